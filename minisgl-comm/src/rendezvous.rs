@@ -1,0 +1,132 @@
+//! Where the ranks of a group wait for each other: a barrier that can be aborted, and that makes
+//! sure all came for the same call.
+//!
+//! Never knows: what is exchanged there.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::CommError;
+use crate::call::Call;
+
+/// The meeting point of a fixed number of ranks, used again and again.
+pub(crate) struct Rendezvous {
+    world_size: usize,
+    state: Mutex<State>,
+    // Signalled when `generation` or `abort_reason` changes.
+    changed: Condvar,
+}
+
+struct State {
+    /// How often all ranks have met.
+    generation: u64,
+    /// How many have come since.
+    num_arrived: usize,
+    /// Who came first since, and for what.
+    first: Option<(usize, Call)>,
+    abort_reason: Option<Arc<str>>,
+}
+
+impl State {
+    fn check(&self) -> Result<(), CommError> {
+        match &self.abort_reason {
+            None => Ok(()),
+            Some(reason) => Err(CommError::Aborted { reason: reason.clone() }),
+        }
+    }
+}
+
+impl Rendezvous {
+    pub(crate) fn new(world_size: usize) -> Self {
+        let state = State { generation: 0, num_arrived: 0, first: None, abort_reason: None };
+        Self { world_size, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Waits until every rank has come for `call`. What the ranks did before is visible to all of
+    /// them after. A meeting that was complete before an abort still counts as complete.
+    ///
+    /// # Errors
+    /// [`CommError::Aborted`] if the group was aborted before all had come. A rank that comes for
+    /// another call than the first one aborts it.
+    pub(crate) fn meet(&self, rank: usize, call: Call) -> Result<(), CommError> {
+        let mut state = self.lock();
+        let (first_rank, first_call) = *state.first.get_or_insert((rank, call));
+        if first_call != call {
+            let reason =
+                format!("rank {rank} called {call}, but rank {first_rank} called {first_call}");
+            self.abort_locked(&mut state, &reason);
+        }
+        state.check()?;
+        state.num_arrived += 1;
+        if state.num_arrived == self.world_size {
+            state.num_arrived = 0;
+            state.first = None;
+            state.generation += 1;
+            drop(state);
+            self.changed.notify_all();
+            return Ok(());
+        }
+        let generation = state.generation;
+        let state = self
+            .changed
+            .wait_while(state, |s| s.generation == generation && s.abort_reason.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.generation == generation { state.check() } else { Ok(()) }
+    }
+
+    /// # Errors
+    /// [`CommError::Aborted`] if the group was aborted.
+    pub(crate) fn check(&self) -> Result<(), CommError> {
+        self.lock().check()
+    }
+
+    /// Fails every rank that waits and every later meeting. The first reason stays.
+    pub(crate) fn abort(&self, reason: &str) {
+        self.abort_locked(&mut self.lock(), reason);
+    }
+
+    /// Passes on `result` of rank `rank`, after aborting the group if it is a failure.
+    pub(crate) fn abort_on_error(
+        &self,
+        rank: usize,
+        result: Result<(), CommError>,
+    ) -> Result<(), CommError> {
+        match &result {
+            Ok(()) | Err(CommError::Aborted { .. }) => {}
+            Err(error) => self.abort(&format!("rank {rank}: {error}")),
+        }
+        result
+    }
+
+    fn abort_locked(&self, state: &mut State, reason: &str) {
+        if state.abort_reason.is_none() {
+            state.abort_reason = Some(reason.into());
+            self.changed.notify_all();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock, so a poisoned state would still be sound.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Aborts a group from outside: for a supervisor, a watchdog, or whoever learns that a rank is in
+/// trouble. Clones abort the same group. It outlives the group harmlessly.
+#[derive(Clone)]
+pub struct AbortHandle {
+    rendezvous: Arc<Rendezvous>,
+}
+
+impl AbortHandle {
+    pub(crate) fn new(rendezvous: Arc<Rendezvous>) -> Self {
+        Self { rendezvous }
+    }
+
+    /// As [`Communicator::abort`](crate::Communicator::abort). Never blocks for long.
+    pub fn abort(&self, reason: &str) {
+        self.rendezvous.abort(reason);
+    }
+}
+
+#[cfg(test)]
+mod tests;
