@@ -1,0 +1,248 @@
+//! The forward pass of one rank: a pre-norm transformer decoder with grouped-query attention over
+//! the paged KV pool and a gated MLP, tensor-parallel in the manner of Megatron-LM (arXiv
+//! 1909.08053): two sums over the ranks per layer.
+//!
+//! Never knows requests or sampling; it turns a batch of tokens into logits of this rank's share of
+//! the vocabulary.
+
+mod activations;
+mod experts;
+mod geometry;
+mod load;
+
+use minisgl_cache::KvPool;
+use minisgl_comm::Communicator;
+use minisgl_kernels::ops::{self, AttentionParams, PagedKv, QkNorm, VarlenBatch};
+use minisgl_kernels::{Error, Stream, Tensor, View, ViewMut};
+
+pub use self::activations::Activations;
+use self::experts::Experts;
+pub use self::geometry::{ExpertGeometry, Geometry};
+use crate::ModelError;
+use crate::batch::DeviceBatch;
+
+/// One rank's weights. `h` is the hidden size, `d` the head size; heads, `i` and `v` are this
+/// rank's share.
+#[derive(Debug)]
+pub struct Decoder {
+    geometry: Geometry,
+    /// `[v, h]`
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    /// `[h]`
+    final_norm: Tensor,
+    /// `[v, h]`; none if tied to the embedding.
+    lm_head: Option<Tensor>,
+    /// `[max_positions, d]` f32: cosines, then sines.
+    cos_sin: Tensor,
+}
+
+#[derive(Debug)]
+struct Layer {
+    /// `[h]`
+    input_norm: Tensor,
+    /// q, k, v: `[(qo_heads + 2 kv_heads) * d, h]`
+    qkv_proj: Linear,
+    /// `[d]` each, for queries and keys.
+    qk_norm: Option<(Tensor, Tensor)>,
+    /// `[h, qo_heads * d]`
+    o_proj: Linear,
+    /// `[h]`
+    post_attention_norm: Tensor,
+    mlp: Mlp,
+    /// How many positions back a token sees.
+    window: Option<usize>,
+}
+
+#[derive(Debug)]
+enum Mlp {
+    Dense {
+        /// gate, up: `[2 i, h]`
+        gate_up_proj: Linear,
+        /// `[h, i]`
+        down_proj: Linear,
+    },
+    Sparse(Experts),
+}
+
+/// `[out, in]` and perhaps `[out]`.
+#[derive(Debug)]
+struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    fn forward(
+        &self,
+        stream: &Stream,
+        x: View<'_>,
+        out: ViewMut<'_>,
+    ) -> Result<(), Error> {
+        ops::gemm(stream, x, self.weight.view(), self.bias.as_ref().map(Tensor::view), out)
+    }
+}
+
+/// What a forward pass works on besides weights and activations.
+#[derive(Clone, Copy)]
+pub struct ForwardContext<'a> {
+    /// Where ops are queued.
+    pub stream: &'a Stream,
+    /// The other ranks.
+    pub comm: &'a dyn Communicator,
+    /// The batch.
+    pub batch: &'a DeviceBatch,
+    /// `[rows, max_pages]` i32
+    pub page_table: View<'a>,
+    /// Tokens in a page.
+    pub page_size: usize,
+}
+
+impl Decoder {
+    /// This rank's sizes.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Computes the batch, writes its keys and values to `pool`, and leaves the logits of its last
+    /// tokens in [`Activations::logits`].
+    ///
+    /// # Errors
+    /// If a kernel or a collective fails.
+    pub fn forward(
+        &self,
+        context: &ForwardContext<'_>,
+        pool: &mut KvPool,
+        activations: &mut Activations,
+    ) -> Result<(), ModelError> {
+        let ForwardContext { stream, comm, batch, .. } = *context;
+        let (t, eps) = (batch.num_tokens(), self.geometry.rms_norm_eps);
+
+        let ids = batch.input_ids.view().rows(0..t)?;
+        let residual = activations.residual.view_mut().rows(0..t)?;
+        let first_id = self.geometry.first_token_id;
+        ops::embedding(stream, ids, self.embedding.view(), first_id, residual)?;
+        comm.all_reduce(stream, activations.residual.view_mut().rows(0..t)?)?;
+        let first_norm = self.layers.first().map_or(&self.final_norm, |layer| &layer.input_norm);
+        ops::rms_norm(
+            stream,
+            activations.residual.view().rows(0..t)?,
+            first_norm.view(),
+            eps,
+            activations.x.view_mut().rows(0..t)?,
+        )?;
+
+        for (index, layer) in self.layers.iter().enumerate() {
+            let next_norm =
+                self.layers.get(index + 1).map_or(&self.final_norm, |next| &next.input_norm);
+            self.attention(context, layer, pool.layer_mut(index), activations)?;
+            self.add_and_norm(context, &layer.post_attention_norm, activations)?;
+            self.mlp(context, layer, activations)?;
+            self.add_and_norm(context, next_norm, activations)?;
+        }
+
+        let last_tokens = batch.last_tokens.view()?;
+        let m = last_tokens.num_elements();
+        let x = activations.x.view().rows(0..t)?;
+        ops::gather_rows(stream, x, last_tokens, activations.last.view_mut().rows(0..m)?)?;
+        let lm_head = self.lm_head.as_ref().unwrap_or(&self.embedding);
+        let last = activations.last.view().rows(0..m)?;
+        let logits = activations.logits.view_mut().rows(0..m)?;
+        ops::gemm(stream, last, lm_head.view(), None, logits)?;
+        Ok(())
+    }
+
+    /// `x = attention(x)`, this rank's part of the sum.
+    fn attention(
+        &self,
+        context: &ForwardContext<'_>,
+        layer: &Layer,
+        pool: &mut minisgl_cache::pool::KvLayer,
+        activations: &mut Activations,
+    ) -> Result<(), ModelError> {
+        let ForwardContext { stream, batch, .. } = *context;
+        let Geometry { num_qo_heads, num_kv_heads, head_dim, rms_norm_eps, .. } = self.geometry;
+        let t = batch.num_tokens();
+        let x = activations.x.view().rows(0..t)?;
+        layer.qkv_proj.forward(stream, x, activations.qkv.view_mut().rows(0..t)?)?;
+
+        let (q, kv) =
+            activations.qkv.view_mut().rows(0..t)?.split_columns(num_qo_heads * head_dim)?;
+        let (k, v) = kv.split_columns(num_kv_heads * head_dim)?;
+        let mut q = q.reshape([t, num_qo_heads, head_dim])?;
+        let mut k = k.reshape([t, num_kv_heads, head_dim])?;
+        let v = v.reshape([t, num_kv_heads, head_dim])?;
+        let norm = layer.qk_norm.as_ref().map(|(q_weight, k_weight)| QkNorm {
+            q_weight: q_weight.view(),
+            k_weight: k_weight.view(),
+            eps: rms_norm_eps,
+        });
+        let positions = batch.positions.view()?;
+        let cos_sin = self.cos_sin.view();
+        ops::qk_norm_rope(stream, q.reborrow(), k.reborrow(), norm, positions, cos_sin)?;
+        ops::store_kv(
+            stream,
+            k.as_view(),
+            v.as_view(),
+            batch.out_loc.view()?,
+            pool.k.view_mut(),
+            pool.v.view_mut(),
+        )?;
+        let kv = PagedKv {
+            k_pool: pool.k.view(),
+            v_pool: pool.v.view(),
+            page_table: context.page_table,
+            page_size: context.page_size,
+        };
+        let sequences = VarlenBatch {
+            rows: batch.rows.view()?,
+            cu_seqlens_q: batch.cu_seqlens_q.view()?,
+            kv_lens: batch.kv_lens.view()?,
+        };
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let params = AttentionParams { scale, window: layer.window };
+        let out = activations.attention.view_mut().rows(0..t)?;
+        let out = out.reshape([t, num_qo_heads, head_dim])?;
+        ops::paged_attention(stream, q.as_view(), kv, sequences, params, out)?;
+
+        let attention = activations.attention.view().rows(0..t)?;
+        layer.o_proj.forward(stream, attention, activations.x.view_mut().rows(0..t)?)?;
+        Ok(())
+    }
+
+    /// `x = mlp(x)`, this rank's part of the sum.
+    fn mlp(
+        &self,
+        context: &ForwardContext<'_>,
+        layer: &Layer,
+        activations: &mut Activations,
+    ) -> Result<(), ModelError> {
+        let (stream, t) = (context.stream, context.batch.num_tokens());
+        let (gate_up_proj, down_proj) = match &layer.mlp {
+            Mlp::Dense { gate_up_proj, down_proj } => (gate_up_proj, down_proj),
+            Mlp::Sparse(experts) => return Ok(experts.forward(stream, t, activations)?),
+        };
+        let x = activations.x.view().rows(0..t)?;
+        gate_up_proj.forward(stream, x, activations.gate_up.view_mut().rows(0..t)?)?;
+        let gate_up = activations.gate_up.view().rows(0..t)?;
+        ops::silu_and_mul(stream, gate_up, activations.inner.view_mut().rows(0..t)?)?;
+        let inner = activations.inner.view().rows(0..t)?;
+        down_proj.forward(stream, inner, activations.x.view_mut().rows(0..t)?)?;
+        Ok(())
+    }
+
+    /// Sums `x` over the ranks, adds it to the residual stream, and normalizes that into `x`.
+    fn add_and_norm(
+        &self,
+        context: &ForwardContext<'_>,
+        weight: &Tensor,
+        activations: &mut Activations,
+    ) -> Result<(), ModelError> {
+        let (stream, t) = (context.stream, context.batch.num_tokens());
+        context.comm.all_reduce(stream, activations.x.view_mut().rows(0..t)?)?;
+        let x = activations.x.view_mut().rows(0..t)?;
+        let residual = activations.residual.view_mut().rows(0..t)?;
+        ops::add_rms_norm(stream, x, residual, weight.view(), self.geometry.rms_norm_eps)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! All ranks of one process: one thread each, fed by a channel with the batch of every step.
+//! Implements the scheduler's [`Executor`]. If one rank fails, all do, at once and for good.
+//!
+//! Never knows requests; it passes plans down and samples up.
+
+mod launch;
+mod worker;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::thread::JoinHandle;
+
+use minisgl_sched::{Executor, SchedulerConfig, StepId, StepOutput, StepPlan, Ticket};
+
+use self::worker::{Report, Work};
+use crate::ModelError;
+use crate::batch::BatchBuilder;
+use crate::memory::MemoryPlan;
+
+/// What a launched group can do; all fixed at start.
+#[derive(Clone, Debug)]
+pub struct EngineLimits {
+    /// For [`minisgl_sched::Scheduler::new`].
+    pub scheduler: SchedulerConfig,
+    /// Token ids are below this.
+    pub vocab_size: usize,
+    /// Tokens of one request, prompt and output.
+    pub context_len: usize,
+    /// Token ids that end an output, by `config.json`.
+    pub eos_token_ids: Vec<u32>,
+    /// Ranks.
+    pub tp_size: usize,
+    /// Element type of weights, activations and KV.
+    pub dtype: &'static str,
+    /// The device of each rank.
+    pub device: String,
+    /// Where the memory goes.
+    pub memory: MemoryPlan,
+    /// Parameters of the model.
+    pub num_parameters: usize,
+    /// The architecture's name in `config.json`.
+    pub architecture: &'static str,
+}
+
+/// Hears how a launch gets on. Called from the launching thread.
+pub trait LaunchObserver {
+    /// `rank` of `world_size` has its weights and memory.
+    fn rank_ready(&self, rank: usize, world_size: usize);
+
+    /// `bytes` of about `total` bytes of the checkpoint are read.
+    fn weights_loaded(&self, bytes: u64, total: u64);
+
+    /// Something that works but should be known.
+    fn warn(&self, message: &str);
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct RankGroup {
+    limits: EngineLimits,
+    builder: BatchBuilder,
+    workers: Vec<Worker>,
+    reports: Receiver<Report>,
+    in_flight: VecDeque<StepId>,
+    /// Why the group is gone.
+    broken: Option<(usize, String)>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    work: Option<Sender<Work>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RankGroup {
+    /// What it can do.
+    pub fn limits(&self) -> &EngineLimits {
+        &self.limits
+    }
+
+    /// The next report that is not about loading; the first failure breaks the group.
+    fn next_samples(&mut self) -> Result<StepOutput, ModelError> {
+        if self.broken.is_none() {
+            self.broken = match self.reports.recv() {
+                Ok(Report::Sampled(output)) => return Ok(output),
+                Ok(Report::Failed { rank, error }) => Some((rank, error.to_string())),
+                Ok(Report::Loaded(_) | Report::Ready { .. }) => return self.next_samples(),
+                Err(_) => Some((0, "all ranks are gone".to_owned())),
+            };
+        }
+        Err(self.failure())
+    }
+
+    fn failure(&self) -> ModelError {
+        let (rank, message) = self.broken.clone().unwrap_or_default();
+        ModelError::Rank { rank, message }
+    }
+}
+
+impl Executor for RankGroup {
+    type Error = ModelError;
+
+    fn submit(&mut self, plan: Arc<StepPlan>) -> Result<Ticket, ModelError> {
+        if self.broken.is_some() {
+            return Err(self.failure());
+        }
+        let batch = Arc::new(self.builder.build(&plan));
+        for worker in &self.workers {
+            let work = Work { step: plan.step, batch: Arc::clone(&batch) };
+            let sent = worker.work.as_ref().is_some_and(|channel| channel.send(work).is_ok());
+            if !sent {
+                // The thread is gone; it has said why, unless it could not even do that.
+                return Err(match self.next_samples() {
+                    Err(error) => error,
+                    Ok(_) => self.failure(),
+                });
+            }
+        }
+        self.in_flight.push_back(plan.step);
+        Ok(Ticket(plan.step))
+    }
+
+    fn wait(&mut self, ticket: Ticket) -> Result<StepOutput, ModelError> {
+        assert_eq!(self.in_flight.pop_front(), Some(ticket.0), "steps are waited for in order");
+        self.next_samples()
+    }
+}
+
+impl Drop for RankGroup {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            worker.work = None; // The end of the channel is the end of the thread.
+        }
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                let _ = thread.join(); // A panic in it was reported as a failure.
+            }
+        }
+    }
+}

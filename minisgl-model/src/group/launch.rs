@@ -1,0 +1,291 @@
+//! From a checkpoint and options to a running group: decides sizes, then starts one thread per rank
+//! and waits until all are ready. Knows every option; never a step.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use minisgl_cache::{KvLayout, KvPool};
+use minisgl_comm::{AbortHandle, Communicator, SingleRank, ThreadRank, thread_group};
+use minisgl_kernels::convert::CheckpointDType;
+use minisgl_kernels::{DType, Device};
+use minisgl_sched::SchedulerConfig;
+
+use super::worker::{RankThread, Report};
+use super::{EngineLimits, LaunchObserver, RankGroup, Worker};
+use crate::batch::BatchBuilder;
+use crate::decoder::{Decoder, Geometry};
+use crate::engine::{Engine, StepLimits};
+use crate::memory::{self, MemoryPlan};
+use crate::shard::Shard;
+use crate::weights::{Loader, SafetensorsFiles, Source};
+use crate::{
+    AttentionChoice, Checkpoint, DTypeChoice, DeviceChoice, EngineOptions, ModelConfig, ModelError,
+};
+
+/// Everything that is decided before a rank starts.
+struct Decisions {
+    config: ModelConfig,
+    dtype: DType,
+    limits: StepLimits,
+    max_seq_len: usize,
+    memory: MemoryPlan,
+    source: Source,
+}
+
+/// One rank's own share of it.
+struct RankSetup {
+    shard: Shard,
+    geometry: Geometry,
+    layout: KvLayout,
+    device: Device,
+}
+
+impl RankGroup {
+    /// Loads a model and starts its ranks.
+    ///
+    /// # Errors
+    /// [`ModelError`] that says what is wrong with the checkpoint, an option, or a rank.
+    pub fn launch(
+        checkpoint: &Checkpoint,
+        options: &EngineOptions,
+        observer: &dyn LaunchObserver,
+    ) -> Result<Self, ModelError> {
+        let config = ModelConfig::load(checkpoint)?;
+        let devices = devices(options)?;
+        check_options(options)?;
+        let dtype = dtype(options.dtype, config.dtype, observer)?;
+        let max_seq_len = max_seq_len(options, &config)?;
+        let limits = StepLimits {
+            // Chunks of prompts, and one token of every request that decodes.
+            max_tokens: options.max_prefill_tokens.min(max_seq_len * options.max_running_requests)
+                + options.max_running_requests,
+            max_sequences: options.max_running_requests,
+            max_pages_per_row: options.page_size.pages_for(max_seq_len),
+            page_size: options.page_size.get(),
+            vocab_size: config.vocab_size,
+        };
+        let ranks = ranks(&config, options, dtype, devices)?;
+        let sizes: Vec<(Geometry, KvLayout)> =
+            ranks.iter().map(|rank| (rank.geometry, rank.layout)).collect();
+        // All ranks of a CPU share its memory.
+        let memory = memory::plan(&config, options, &limits, &sizes, &ranks[0].device)?;
+        let source = if options.dummy_weights {
+            Source::Dummy
+        } else {
+            Source::Files(SafetensorsFiles::open(checkpoint)?)
+        };
+        let engine_limits = EngineLimits {
+            scheduler: SchedulerConfig {
+                num_pages: memory.num_pages,
+                page_size: options.page_size,
+                cache: options.cache,
+                max_running_requests: options.max_running_requests,
+                max_prefill_tokens: options.max_prefill_tokens,
+                max_seq_len,
+            },
+            vocab_size: config.vocab_size,
+            context_len: max_seq_len.min(memory.num_pages * options.page_size.get()),
+            eos_token_ids: config.eos_token_ids.clone(),
+            tp_size: ranks.len(),
+            dtype: dtype.name(),
+            device: ranks[0].device.description(),
+            memory,
+            num_parameters: config.num_parameters(),
+            architecture: config.architecture.name(),
+        };
+        let decisions = Decisions { config, dtype, limits, max_seq_len, memory, source };
+        let (workers, reports) = start(Arc::new(decisions), ranks, observer)?;
+        Ok(Self {
+            builder: BatchBuilder::new(options.page_size, options.max_running_requests),
+            limits: engine_limits,
+            workers,
+            reports,
+            in_flight: Default::default(),
+            broken: None,
+        })
+    }
+}
+
+/// One device per rank.
+fn devices(options: &EngineOptions) -> Result<Vec<Device>, ModelError> {
+    let tp_size = options.tp_size.get();
+    if options.device == DeviceChoice::Cuda {
+        return (0..tp_size).map(|rank| Ok(Device::cuda(rank)?)).collect();
+    }
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let threads = options.cpu_threads.unwrap_or(cores).get() / tp_size;
+    let threads = NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN);
+    (0..tp_size).map(|_| Ok(Device::cpu(threads)?)).collect()
+}
+
+fn check_options(options: &EngineOptions) -> Result<(), ModelError> {
+    if options.attention != AttentionChoice::AUTO {
+        let problem = format!("{} needs a GPU; the CPU has only auto", options.attention);
+        return Err(ModelError::Option { option: "--attn", problem });
+    }
+    for (option, value) in [
+        ("--max-running-requests", options.max_running_requests),
+        ("--max-prefill-length", options.max_prefill_tokens),
+    ] {
+        if !(1..=1 << 20).contains(&value) {
+            let problem = format!("{value} is not allowed: use 1 to {}", 1 << 20);
+            return Err(ModelError::Option { option, problem });
+        }
+    }
+    Ok(())
+}
+
+fn dtype(
+    choice: DTypeChoice,
+    checkpoint: CheckpointDType,
+    observer: &dyn LaunchObserver,
+) -> Result<DType, ModelError> {
+    match (choice, checkpoint) {
+        (DTypeChoice::Float32, _) | (DTypeChoice::Auto, CheckpointDType::F32) => Ok(DType::F32),
+        (DTypeChoice::Bfloat16, _) | (DTypeChoice::Auto, CheckpointDType::Bf16) => Ok(DType::Bf16),
+        (DTypeChoice::Auto, CheckpointDType::F16) => {
+            observer.warn("the CPU does not compute in float16: using float32");
+            Ok(DType::F32)
+        }
+        (DTypeChoice::Float16, _) => Err(ModelError::Option {
+            option: "--dtype",
+            problem: "float16 needs a GPU; the CPU has bfloat16 and float32".to_owned(),
+        }),
+    }
+}
+
+fn max_seq_len(options: &EngineOptions, config: &ModelConfig) -> Result<usize, ModelError> {
+    let longest = config.max_position_embeddings;
+    match options.max_seq_len {
+        None => Ok(longest),
+        Some(len) if (1..=longest).contains(&len) => Ok(len),
+        Some(len) => Err(ModelError::Option {
+            option: "--max-seq-len-override",
+            problem: format!("{len} is not allowed: the model has 1 to {longest} positions"),
+        }),
+    }
+}
+
+fn ranks(
+    config: &ModelConfig,
+    options: &EngineOptions,
+    dtype: DType,
+    devices: Vec<Device>,
+) -> Result<Vec<RankSetup>, ModelError> {
+    let world_size = devices.len();
+    let rank = |(rank, device): (usize, Device)| {
+        let shard = Shard::new(config, rank, world_size)?;
+        let geometry = Geometry::new(config, &shard, dtype);
+        let layout = KvLayout {
+            num_layers: config.num_layers,
+            num_kv_heads: shard.kv_heads.len(),
+            head_dim: config.head_dim,
+            dtype,
+            page_size: options.page_size,
+        };
+        Ok(RankSetup { shard, geometry, layout, device })
+    };
+    devices.into_iter().enumerate().map(rank).collect()
+}
+
+type Member = (Box<dyn Communicator>, AbortHandle);
+
+/// A communicator for each rank, with what aborts the group.
+fn communicators(world_size: usize) -> Result<Vec<Member>, ModelError> {
+    if world_size == 1 {
+        let rank = SingleRank::new();
+        let abort = rank.abort_handle();
+        return Ok(vec![(Box::new(rank), abort)]);
+    }
+    let member = |rank: ThreadRank| -> Member {
+        let abort = rank.abort_handle();
+        (Box::new(rank), abort)
+    };
+    Ok(thread_group(world_size)?.into_iter().map(member).collect())
+}
+
+/// Starts the threads and waits until all ranks are ready.
+fn start(
+    decisions: Arc<Decisions>,
+    ranks: Vec<RankSetup>,
+    observer: &dyn LaunchObserver,
+) -> Result<(Vec<Worker>, Receiver<Report>), ModelError> {
+    let world_size = ranks.len();
+    let (report, reports) = channel();
+    let mut workers = Vec::new();
+    for (setup, (comm, abort)) in ranks.into_iter().zip(communicators(world_size)?) {
+        let rank = setup.shard.rank;
+        let (work, receiver) = channel();
+        let thread = RankThread { rank, work: receiver, reports: report.clone(), abort };
+        let decisions = Arc::clone(&decisions);
+        let run = move || thread.run(|reports| load(&decisions, setup, comm, reports));
+        let thread = std::thread::Builder::new().name(format!("rank-{rank}")).spawn(run);
+        let thread = thread.map_err(|source| ModelError::Thread { rank, source })?;
+        workers.push(Worker { work: Some(work), thread: Some(thread) });
+    }
+    drop(report);
+    await_ready(&decisions, world_size, &reports, observer)?;
+    Ok((workers, reports))
+}
+
+fn await_ready(
+    decisions: &Decisions,
+    world_size: usize,
+    reports: &Receiver<Report>,
+    observer: &dyn LaunchObserver,
+) -> Result<(), ModelError> {
+    let total = match &decisions.source {
+        Source::Files(files) => files.total_bytes(),
+        Source::Dummy => 0,
+    };
+    let (mut loaded, mut ready) = (0, 0);
+    while ready < world_size {
+        match reports.recv() {
+            Ok(Report::Loaded(bytes)) => {
+                loaded += bytes;
+                observer.weights_loaded(loaded, total.max(loaded));
+            }
+            Ok(Report::Ready { rank, unused_tensors }) => {
+                ready += 1;
+                if rank == 0 && !unused_tensors.is_empty() {
+                    observer.warn(&unused_message(&unused_tensors));
+                }
+                observer.rank_ready(rank, world_size);
+            }
+            Ok(Report::Failed { error, .. }) => return Err(error),
+            Ok(Report::Sampled(_)) | Err(_) => {
+                let message = "ended before it was ready".to_owned();
+                return Err(ModelError::Rank { rank: 0, message });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unused_message(names: &[String]) -> String {
+    let shown = names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if names.len() > 3 { ", ..." } else { "" };
+    format!("{} tensors of the checkpoint are not used: {shown}{more}", names.len())
+}
+
+/// In the rank's own thread: its weights, its pool, its engine.
+fn load(
+    decisions: &Decisions,
+    setup: RankSetup,
+    comm: Box<dyn Communicator>,
+    reports: &Sender<Report>,
+) -> Result<(Engine, Vec<String>), ModelError> {
+    let RankSetup { shard, geometry, layout, device } = setup;
+    let Decisions { config, dtype, limits, max_seq_len, memory, source } = decisions;
+    let stream = device.new_stream()?;
+    let progress = |bytes| drop(reports.send(Report::Loaded(bytes)));
+    let loader = Loader::new(source, &stream, *dtype, &progress);
+    let decoder = Decoder::load(config, &shard, *max_seq_len, &loader, geometry, &device)?;
+    let mut unused = loader.finish()?;
+    if config.tie_word_embeddings {
+        unused.retain(|name| name != "lm_head.weight"); // A copy of the embedding.
+    }
+    let pool = KvPool::new(&device, layout, memory.num_pages)?;
+    Ok((Engine::new(stream, comm, decoder, pool, *limits)?, unused))
+}

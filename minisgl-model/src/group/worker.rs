@@ -1,0 +1,87 @@
+//! The thread of one rank: loads, says it is ready, then runs steps until its channel ends.
+//! Knows its own engine; never the plans behind the batches.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+use minisgl_comm::AbortHandle;
+use minisgl_sched::{StepId, StepOutput};
+
+use crate::ModelError;
+use crate::batch::HostBatch;
+use crate::engine::Engine;
+
+/// One step to run.
+pub(super) struct Work {
+    pub(super) step: StepId,
+    pub(super) batch: Arc<HostBatch>,
+}
+
+/// What a rank's thread tells the group.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// So many more bytes of the checkpoint are read.
+    Loaded(u64),
+    /// The engine is complete.
+    Ready { rank: usize, unused_tensors: Vec<String> },
+    /// Rank 0's samples of a step; those of the other ranks are the same.
+    Sampled(StepOutput),
+    /// The rank is gone, and with it the group.
+    Failed { rank: usize, error: ModelError },
+}
+
+/// What a rank's thread is given.
+pub(super) struct RankThread {
+    pub(super) rank: usize,
+    pub(super) work: Receiver<Work>,
+    pub(super) reports: Sender<Report>,
+    pub(super) abort: AbortHandle,
+}
+
+impl RankThread {
+    /// Builds the engine with `load`, then runs steps. An error or a panic ends the group.
+    pub(super) fn run(
+        self,
+        load: impl FnOnce(&Sender<Report>) -> Result<(Engine, Vec<String>), ModelError>,
+    ) {
+        let done = catch_unwind(AssertUnwindSafe(|| self.serve(load)));
+        let rank = self.rank;
+        let error = match done {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(panic) => {
+                let message = format!("panicked: {}", panic_message(&*panic));
+                ModelError::Rank { rank, message }
+            }
+        };
+        let reason = format!("rank {rank} failed: {error}");
+        // First tell why, then wake the others: theirs is only the echo.
+        let _ = self.reports.send(Report::Failed { rank, error });
+        self.abort.abort(&reason);
+    }
+
+    fn serve(
+        &self,
+        load: impl FnOnce(&Sender<Report>) -> Result<(Engine, Vec<String>), ModelError>,
+    ) -> Result<(), ModelError> {
+        let (mut engine, unused_tensors) = load(&self.reports)?;
+        // Nobody listens any more: the group is being dropped, and this thread ends with it.
+        let send = |report| self.reports.send(report).is_ok();
+        if !send(Report::Ready { rank: self.rank, unused_tensors }) {
+            return Ok(());
+        }
+        while let Ok(Work { step, batch }) = self.work.recv() {
+            let samples = engine.step(&batch)?;
+            if self.rank == 0 && !send(Report::Sampled(StepOutput { step, samples })) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("for no stated reason")
+}

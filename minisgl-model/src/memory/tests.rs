@@ -1,0 +1,74 @@
+//! Page counts from made-up machines.
+
+use std::num::NonZeroUsize;
+
+use minisgl_kernels::DType;
+use minisgl_sched::PageSize;
+
+use super::*;
+use crate::shard::Shard;
+
+fn plan_for(
+    free_mib: u64,
+    change: impl FnOnce(&mut EngineOptions),
+) -> Result<MemoryPlan, ModelError> {
+    let config = ModelConfig::parse(
+        br#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 1024, "rms_norm_eps": 1e-5,
+             "intermediate_size": 4096, "num_hidden_layers": 8, "rope_theta": 1e4, "head_dim": 128,
+             "num_attention_heads": 8, "vocab_size": 32000, "max_position_embeddings": 4096}"#,
+    )
+    .unwrap();
+    let mut options = EngineOptions {
+        tp_size: NonZeroUsize::MIN,
+        page_size: PageSize::new(16).unwrap(),
+        max_running_requests: 64,
+        max_prefill_tokens: 512,
+        memory_ratio: Some(0.5),
+        ..Default::default()
+    };
+    change(&mut options);
+    let limits = StepLimits {
+        max_tokens: 576,
+        max_sequences: 64,
+        max_pages_per_row: 256,
+        page_size: 16,
+        vocab_size: 32000,
+    };
+    let shard = Shard::new(&config, 0, 1).unwrap();
+    let layout = KvLayout {
+        num_layers: 8,
+        num_kv_heads: 8,
+        head_dim: 128,
+        dtype: DType::Bf16,
+        page_size: options.page_size,
+    };
+    let rank = (Geometry::new(&config, &shard, DType::Bf16), layout);
+    let memory = MemoryInfo { total_bytes: free_mib << 20, free_bytes: free_mib << 20 };
+    plan_within(&config, &options, &limits, &[rank], memory, "a test")
+}
+
+#[test]
+fn kv_pages_take_what_the_ratio_leaves() {
+    let small = plan_for(2000, |_| {}).unwrap();
+    let used = small.weight_bytes + small.step_bytes + small.kv_bytes;
+    assert!(used <= 1000 << 20 && used + small.kv_bytes / small.num_pages > 1000 << 20);
+    let larger = plan_for(4000, |_| {}).unwrap();
+    assert_eq!(larger.weight_bytes, small.weight_bytes);
+    assert!(larger.num_pages > small.num_pages);
+    let huge = plan_for(4_000_000, |_| {}).unwrap();
+    assert_eq!(huge.num_pages, 64 * 256, "no more than requests can hold");
+}
+
+#[test]
+fn what_does_not_fit_is_an_error_with_advice() {
+    let error = plan_for(100, |_| {}).unwrap_err().to_string();
+    assert!(error.contains("50 MiB are available") && error.contains("--memory-ratio"), "{error}");
+    let error = plan_for(4000, |options| options.num_pages = Some(1 << 20)).unwrap_err();
+    assert!(matches!(error, ModelError::OutOfMemory { .. }));
+    assert_eq!(plan_for(4000, |options| options.num_pages = Some(7)).unwrap().num_pages, 7);
+    for ratio in [0.0, -1.0, 1.5, f64::NAN] {
+        let error = plan_for(4000, |options| options.memory_ratio = Some(ratio)).unwrap_err();
+        assert!(error.to_string().contains("use more than 0 and at most 1"));
+    }
+    assert!(plan_for(4000, |options| options.num_pages = Some(0)).is_err());
+}

@@ -1,0 +1,196 @@
+//! What a user may choose about the engine. Plain values; checked where they are used.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+
+use minisgl_sched::{CacheKind, PageSize};
+
+/// See the fields.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// CPU threads in all, shared out over the ranks; all cores if not given.
+    pub cpu_threads: Option<NonZeroUsize>,
+    /// Tensor-parallel ranks.
+    pub tp_size: NonZeroUsize,
+    /// Element type of weights, activations and KV.
+    pub dtype: DTypeChoice,
+    /// Attention kernels.
+    pub attention: AttentionChoice,
+    /// Tokens in a KV page.
+    pub page_size: PageSize,
+    /// Which prefix cache.
+    pub cache: CacheKind,
+    /// KV pages; as many as memory allows if not given.
+    pub num_pages: Option<usize>,
+    /// The share of free memory for weights and KV, in (0, 1]; by the kind of device if not given.
+    pub memory_ratio: Option<f64>,
+    /// Requests that run at one time.
+    pub max_running_requests: usize,
+    /// Prompt tokens computed in one step.
+    pub max_prefill_tokens: usize,
+    /// Tokens of one request, prompt and output; the model's context if not given.
+    pub max_seq_len: Option<usize>,
+    /// The largest decode batch captured as a CUDA graph.
+    pub cuda_graph_max_bs: Option<usize>,
+    /// Random weights in place of the checkpoint's: for measuring speed without files.
+    pub dummy_weights: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::Auto,
+            cpu_threads: None,
+            tp_size: NonZeroUsize::MIN,
+            dtype: DTypeChoice::Auto,
+            attention: AttentionChoice::AUTO,
+            page_size: PageSize::new(1).expect("1 is a page size"),
+            cache: CacheKind::Radix,
+            num_pages: None,
+            memory_ratio: None,
+            max_running_requests: 256,
+            max_prefill_tokens: 8192,
+            max_seq_len: None,
+            cuda_graph_max_bs: None,
+            dummy_weights: false,
+        }
+    }
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeviceChoice {
+    /// GPUs if this build can use those that are there, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// GPUs, or an error.
+    Cuda,
+}
+
+/// Element type of weights, activations and KV.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DTypeChoice {
+    /// What `config.json` says.
+    Auto,
+    /// 32 bits.
+    Float32,
+    /// 16 bits with float32's range.
+    Bfloat16,
+    /// 16 bits of IEEE 754.
+    Float16,
+}
+
+/// One attention backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AttentionBackend {
+    /// The best one of the device.
+    Auto,
+    /// FlashAttention.
+    Fa,
+    /// FlashInfer.
+    Fi,
+}
+
+/// Attention backends for prefill and for decode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AttentionChoice {
+    /// For steps with more than one token of a sequence.
+    pub prefill: AttentionBackend,
+    /// For steps with one token of each sequence.
+    pub decode: AttentionBackend,
+}
+
+impl AttentionChoice {
+    /// The best of the device for both.
+    pub const AUTO: Self = Self { prefill: AttentionBackend::Auto, decode: AttentionBackend::Auto };
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda),
+            _ => Err(format!("unknown device `{text}`: use auto, cpu or cuda")),
+        }
+    }
+}
+
+impl FromStr for DTypeChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "float32" => Ok(Self::Float32),
+            "bfloat16" => Ok(Self::Bfloat16),
+            "float16" => Ok(Self::Float16),
+            _ => Err(format!("unknown dtype `{text}`: use auto, float16, bfloat16 or float32")),
+        }
+    }
+}
+
+impl FromStr for AttentionBackend {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "fa" => Ok(Self::Fa),
+            "fi" => Ok(Self::Fi),
+            _ => Err(format!("unknown attention backend `{text}`: use auto, fa or fi")),
+        }
+    }
+}
+
+impl FromStr for AttentionChoice {
+    type Err = String;
+
+    /// One name for both phases, or `prefill,decode`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (prefill, decode) = text.split_once(',').unwrap_or((text, text));
+        Ok(Self { prefill: prefill.parse()?, decode: decode.parse()? })
+    }
+}
+
+impl fmt::Display for AttentionBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Fa => "fa",
+            Self::Fi => "fi",
+        })
+    }
+}
+
+impl fmt::Display for AttentionChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.prefill == self.decode {
+            self.prefill.fmt(f)
+        } else {
+            write!(f, "{},{}", self.prefill, self.decode)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attention_is_one_name_or_a_pair() {
+        let parse = |text: &str| text.parse::<AttentionChoice>();
+        assert_eq!(parse("auto"), Ok(AttentionChoice::AUTO));
+        assert_eq!(parse("fa,fi").unwrap().to_string(), "fa,fi");
+        assert_eq!(parse("fi,fi").unwrap().to_string(), "fi");
+        for bad in ["", "fa,", "fa,fi,fa", "trtllm"] {
+            assert!(parse(bad).unwrap_err().contains("use auto, fa or fi"), "{bad}");
+        }
+    }
+}

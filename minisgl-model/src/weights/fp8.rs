@@ -1,0 +1,120 @@
+//! FP8 weights: 8-bit floats (OCP OFP8 E4M3) with one scale per tensor or per block, widened at
+//! load. Knows the format and where the scales are, not what the weights are for.
+
+use minisgl_kernels::convert::CheckpointDType;
+
+use super::files::{FileDType, SafetensorsFiles};
+
+/// The scales of one matrix: element `[row, column]` is multiplied by that of its block.
+#[derive(Debug)]
+pub(super) struct Scales {
+    values: Vec<f32>,
+    per_row: usize,
+    block: [usize; 2],
+}
+
+impl Scales {
+    /// The scales of the matrix `name`, and the name of the tensor they are in: `*_scale_inv`
+    /// `[ceil(rows / block), ceil(columns / block)]` as DeepSeek-V3 and Qwen3-FP8 have it, or a
+    /// single number in `*_scale_inv` or `*_scale`.
+    pub(super) fn find(
+        files: &SafetensorsFiles,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<(Self, String), String> {
+        let [rows, columns] = *shape else { return Err(format!("{name} is fp8 but no matrix")) };
+        let candidates = [format!("{name}_scale_inv"), format!("{name}_scale")];
+        let found = candidates.into_iter().find_map(|name| Some((files.get(&name)?, name)));
+        let Some((tensor, scale_name)) = found else {
+            return Err(format!("{name} is fp8, but {name}_scale_inv is missing"));
+        };
+        let FileDType::Plain(dtype) = tensor.dtype else {
+            return Err(format!("{scale_name} is not of float32, float16 or bfloat16"));
+        };
+        let values = widen(tensor.bytes, dtype);
+        if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
+            return Err(format!("{scale_name} has the value {bad}"));
+        }
+        let (block_rows, per_row) = match *tensor.shape {
+            [] | [1] | [1, 1] => (1, 1),
+            [block_rows, block_columns] => (block_rows, block_columns),
+            _ => (0, 0),
+        };
+        // Blocks are powers of two; the last may be cut short.
+        let block = |size: usize, count: usize| {
+            let fits = |block: &usize| size.div_ceil(*block) == count;
+            if count == 1 { Some(size.max(1)) } else { (0..16).map(|bit| 1 << bit).find(fits) }
+        };
+        let (Some(block_height), Some(block_width)) =
+            (block(rows, block_rows), block(columns, per_row))
+        else {
+            return Err(format!(
+                "{scale_name} has shape {:?}, which does not fit {shape:?}",
+                tensor.shape
+            ));
+        };
+        Ok((Self { values, per_row, block: [block_height, block_width] }, scale_name))
+    }
+
+    /// The scale of one element.
+    pub(super) fn of(&self, row: usize, column: usize) -> f32 {
+        self.values[row / self.block[0] * self.per_row + column / self.block[1]]
+    }
+}
+
+/// Scaled float32 bytes of a run of fp8 bytes; `scale` is by index in the run.
+pub(super) fn to_f32_bytes(fp8: &[u8], scale: impl Fn(usize) -> f32) -> Vec<u8> {
+    let values = fp8.iter().enumerate().map(|(index, byte)| decode(*byte) * scale(index));
+    values.flat_map(f32::to_le_bytes).collect()
+}
+
+/// E4M3 with bias 7, subnormals, no infinities; all ones is NaN.
+fn decode(byte: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+    let magnitude = match (exponent, byte & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa / 8.0 * 2f32.powi(-6),
+        _ => (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7),
+    };
+    if byte & 0x80 == 0 { magnitude } else { -magnitude }
+}
+
+fn widen(bytes: &[u8], dtype: CheckpointDType) -> Vec<f32> {
+    let pair = |bytes: &[u8]| [bytes[0], bytes[1]];
+    let chunks = bytes.chunks_exact(dtype.size_bytes());
+    match dtype {
+        CheckpointDType::F32 => {
+            chunks.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        }
+        CheckpointDType::F16 => {
+            chunks.map(|b| half::f16::from_le_bytes(pair(b)).to_f32()).collect()
+        }
+        CheckpointDType::Bf16 => {
+            chunks.map(|b| half::bf16::from_le_bytes(pair(b)).to_f32()).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e4m3_values_are_those_of_the_specification() {
+        for (byte, value) in [
+            (0x00, 0.0),
+            (0x01, 2f32.powi(-9)),
+            (0x07, 0.875 * 2f32.powi(-6)),
+            (0x08, 2f32.powi(-6)),
+            (0x38, 1.0),
+            (0x3c, 1.5),
+            (0x7e, 448.0),
+            (0xb8, -1.0),
+            (0xfe, -448.0),
+        ] {
+            assert_eq!(decode(byte), value, "{byte:#x}");
+        }
+        assert!(decode(0x7f).is_nan() && decode(0xff).is_nan());
+        assert_eq!(decode(0x80).to_bits(), (-0f32).to_bits());
+    }
+}

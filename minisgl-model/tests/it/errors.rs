@@ -1,0 +1,136 @@
+//! Checkpoints and options that are wrong: one clear error each, from whatever rank finds it.
+
+use std::fs;
+use std::num::NonZeroUsize;
+
+use minisgl_model::{
+    AttentionChoice, Checkpoint, DTypeChoice, DeviceChoice, EngineOptions, RankGroup,
+};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+
+use crate::harness::{self, Quiet};
+
+/// The `llama` fixture in a folder of its own, to be damaged.
+struct Copy {
+    folder: tempfile::TempDir,
+}
+
+impl Copy {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            fs::copy(harness::golden().join("llama").join(file), folder.path().join(file)).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn edit_config(&self, field: &str, value: Value) {
+        let path = self.folder.path().join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config[field] = value;
+        fs::write(path, config.to_string()).unwrap();
+    }
+
+    fn drop_tensors(&self, names: &[&str]) {
+        let path = self.folder.path().join("model.safetensors");
+        let bytes = fs::read(&path).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let kept = tensors.tensors().into_iter().filter(|(name, _)| !names.contains(&&**name));
+        safetensors::serialize_to_file(kept, None, &path).unwrap();
+    }
+
+    fn error(&self, options: &EngineOptions) -> String {
+        let checkpoint = Checkpoint::folder(self.folder.path()).unwrap();
+        RankGroup::launch(&checkpoint, options, &Quiet).unwrap_err().to_string()
+    }
+}
+
+fn options(tp_size: usize) -> EngineOptions {
+    harness::options(tp_size, DTypeChoice::Auto)
+}
+
+#[test]
+fn missing_and_misshapen_tensors_are_listed() {
+    let copy = Copy::new();
+    copy.drop_tensors(&["model.layers.1.mlp.up_proj.weight", "model.norm.weight"]);
+    copy.edit_config("vocab_size", json!(332));
+    for tp_size in [1, 4] {
+        let error = copy.error(&options(tp_size));
+        let lines: Vec<&str> = error.lines().map(str::trim).collect();
+        assert_eq!(
+            lines,
+            [
+                "the checkpoint does not fit its config.json:",
+                "model.embed_tokens.weight has shape [331, 64], expected [332, 64]",
+                "model.layers.1.mlp.up_proj.weight is missing",
+                "model.norm.weight is missing",
+                "lm_head.weight has shape [331, 64], expected [332, 64]",
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_truncated_checkpoint_is_refused() {
+    let copy = Copy::new();
+    let path = copy.folder.path().join("model.safetensors");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    assert!(copy.error(&options(2)).contains("model.safetensors is not a valid safetensors file"));
+}
+
+#[test]
+fn options_that_do_not_fit_the_model_are_named() {
+    let copy = Copy::new();
+    assert_eq!(
+        copy.error(&options(3)),
+        "--tp 3 does not work for this model: 2 KV heads cannot be split evenly; use a divisor of 2"
+    );
+    assert!(copy.error(&options(16)).starts_with("--tp 16 does not work for this model"));
+    let mut too_long = options(1);
+    too_long.max_seq_len = Some(257);
+    assert!(copy.error(&too_long).contains("the model has 1 to 256 positions"));
+    let mut half = options(1);
+    half.dtype = DTypeChoice::Float16;
+    assert!(copy.error(&half).contains("float16 needs a GPU"));
+    let mut attention = options(1);
+    attention.attention = "fa,fi".parse::<AttentionChoice>().unwrap();
+    assert_eq!(copy.error(&attention), "--attn fa,fi needs a GPU; the CPU has only auto");
+    let mut none = options(1);
+    none.max_running_requests = 0;
+    assert!(copy.error(&none).contains("--max-running-requests 0 is not allowed"));
+    let mut huge = options(1);
+    huge.num_pages = Some(usize::MAX);
+    assert!(copy.error(&huge).contains("not enough memory"));
+}
+
+#[test]
+fn a_missing_gpu_is_one_sentence() {
+    let mut gpu = options(1);
+    gpu.device = DeviceChoice::Cuda;
+    let error = Copy::new().error(&gpu);
+    assert!(!error.contains('\n') && error.len() > 20, "{error}");
+}
+
+#[test]
+fn dummy_weights_need_only_a_config_and_are_the_same_on_any_number_of_ranks() {
+    let copy = Copy::new();
+    fs::remove_file(copy.folder.path().join("model.safetensors")).unwrap();
+    let checkpoint = Checkpoint::folder(copy.folder.path()).unwrap();
+    let mut outputs = Vec::new();
+    for tp_size in [1, 2, 4] {
+        let options = EngineOptions {
+            dummy_weights: true,
+            tp_size: NonZeroUsize::new(tp_size).unwrap(),
+            ..harness::options(tp_size, DTypeChoice::Float32)
+        };
+        let group = RankGroup::launch(&checkpoint, &options, &Quiet).unwrap();
+        let mut driver = harness::driver(group, true);
+        let sampling = minisgl_sched::SamplingParams::GREEDY;
+        let request = harness::request(1, &[1, 2, 3], 8, sampling);
+        outputs.push(harness::run(&mut driver, vec![request]).remove(0).tokens);
+    }
+    assert_eq!(outputs[0], outputs[1]);
+    assert_eq!(outputs[0], outputs[2]);
+}

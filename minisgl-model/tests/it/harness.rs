@@ -1,0 +1,106 @@
+//! Launches a checkpoint, runs requests to their end, and keeps what came back.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use minisgl_model::{
+    Checkpoint, DTypeChoice, EngineOptions, LaunchObserver, ModelError, RankGroup,
+};
+use minisgl_sched::{
+    Driver, Event, Executor, FinishReason, Request, RequestId, SamplingParams, Scheduler, TokenId,
+    TokenLogprobs,
+};
+
+/// A folder of `tests/golden`.
+pub(crate) fn checkpoint(case: &str) -> Checkpoint {
+    Checkpoint::folder(golden().join(case)).unwrap()
+}
+
+pub(crate) fn golden() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// Small limits, one thread.
+pub(crate) fn options(tp_size: usize, dtype: DTypeChoice) -> EngineOptions {
+    EngineOptions {
+        tp_size: NonZeroUsize::new(tp_size).unwrap(),
+        cpu_threads: Some(NonZeroUsize::MIN),
+        dtype,
+        num_pages: Some(2048),
+        max_running_requests: 32,
+        max_prefill_tokens: 64,
+        ..Default::default()
+    }
+}
+
+pub(crate) struct Quiet;
+
+impl LaunchObserver for Quiet {
+    fn rank_ready(&self, _rank: usize, _world_size: usize) {}
+
+    fn weights_loaded(&self, _bytes: u64, _total: u64) {}
+
+    fn warn(&self, message: &str) {
+        panic!("{message}");
+    }
+}
+
+pub(crate) fn launch(case: &str, options: &EngineOptions) -> Result<RankGroup, ModelError> {
+    RankGroup::launch(&checkpoint(case), options, &Quiet)
+}
+
+/// A driver over a launched group.
+pub(crate) fn driver(group: RankGroup, overlap: bool) -> Driver<RankGroup> {
+    let scheduler = Scheduler::new(group.limits().scheduler).unwrap();
+    Driver::new(scheduler, group, overlap)
+}
+
+pub(crate) fn request(
+    id: u64,
+    prompt: &[TokenId],
+    max_tokens: usize,
+    sampling: SamplingParams,
+) -> Request {
+    Request {
+        id: RequestId(id),
+        prompt: prompt.to_vec(),
+        max_tokens,
+        stop_token_ids: [].into(),
+        sampling,
+    }
+}
+
+/// What came back of one request.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub(crate) struct Output {
+    pub(crate) tokens: Vec<TokenId>,
+    pub(crate) logprobs: Vec<TokenLogprobs>,
+    pub(crate) cached_tokens: usize,
+}
+
+/// Runs `requests` together to their end, all of them by length.
+pub(crate) fn run<E: Executor>(driver: &mut Driver<E>, requests: Vec<Request>) -> Vec<Output> {
+    let ids: Vec<RequestId> = requests.iter().map(|request| request.id).collect();
+    let mut outputs: BTreeMap<RequestId, Output> = BTreeMap::new();
+    for request in requests {
+        outputs.insert(request.id, Output::default());
+        driver.add(request).unwrap();
+    }
+    while !driver.is_idle() {
+        for event in driver.step().unwrap() {
+            match event {
+                Event::Token { id, token, logprobs } => {
+                    let output = outputs.get_mut(&id).unwrap();
+                    output.tokens.push(token);
+                    output.logprobs.extend(logprobs);
+                }
+                Event::Finished { id, reason, cached_tokens } => {
+                    assert_eq!(reason, FinishReason::Length);
+                    outputs.get_mut(&id).unwrap().cached_tokens = cached_tokens;
+                }
+            }
+        }
+    }
+    ids.iter().map(|id| outputs.remove(id).unwrap()).collect()
+}
