@@ -1,0 +1,50 @@
+//! `POST /generate`, the bare endpoint of Mini-SGLang: `{prompt, max_tokens, ignore_eos}` to a
+//! stream of text, the most likely token each time.
+//!
+//! Mini-SGLang ends an event with one line break, so that text with line breaks cannot be told from
+//! events. Here it is as the standard of server-sent events says: a blank line ends an event, and a
+//! text of several lines has several `data` lines.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hyper::Response;
+use minisgl_sched::SamplingParams;
+
+use crate::api::Api;
+use crate::api::error::ApiError;
+use crate::api::fields::Fields;
+use crate::api::params::CommonParams;
+use crate::api::reply::Format;
+use crate::api::response::Body;
+use crate::generation::GenerationParams;
+use crate::output::OutputOptions;
+use crate::tokenizer::AddSpecial;
+
+impl Api {
+    pub(super) async fn generate(&self, body: &[u8]) -> Result<Response<Body>, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        let prompt: String = fields.require("prompt", "a string")?;
+        let max_tokens = fields.integer("max_tokens", 1..=i64::MAX)?;
+        let max_tokens = max_tokens.ok_or_else(|| ApiError::field("max_tokens", "is missing"))?;
+        let ignore_eos = fields.flag("ignore_eos")?;
+        self.counters.unknown_fields.fetch_add(fields.finish() as u64, Ordering::Relaxed);
+
+        let eos =
+            if ignore_eos { Arc::default() } else { self.text.eos_token_ids.as_slice().into() };
+        let params = CommonParams {
+            generation: GenerationParams {
+                n: 1,
+                max_tokens: Some(max_tokens as usize),
+                sampling: SamplingParams::GREEDY,
+                output: OutputOptions { stop_token_ids: eos, ..OutputOptions::default() },
+            },
+            stream: true,
+            include_usage: false,
+        };
+        let submission = self.open(1)?;
+        let prompt = self.with_text(move |text| text.encode(&prompt, AddSpecial::Yes)).await?;
+        let prompt = prompt.map_err(|error| ApiError::from(error).about("prompt"))?;
+        self.respond(vec![prompt], params, submission, Format::Text).await
+    }
+}

@@ -1,0 +1,244 @@
+//! The command line as it is typed: names, help and defaults. What the values mean, and which go
+//! together, is in [`crate::config`].
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use minisgl_model::{AttentionChoice, DTypeChoice, DeviceChoice};
+use minisgl_sched::CacheKind;
+
+const ABOUT: &str = "Serves a large language model with an OpenAI-compatible API.
+
+Without --model it serves a small demo model that is part of the program, so `minisgl` alone works \
+on any machine. The options are those of Mini-SGLang; any unambiguous beginning of one will do.";
+
+const EXAMPLES: &str = "Examples:
+  minisgl                                        the demo model on http://127.0.0.1:1919
+  minisgl --shell                                talk to it in the terminal
+  minisgl --model ./Qwen3-0.6B --port 8000       a model folder as downloaded from Hugging Face
+  minisgl --model ./Qwen3-32B --tp 4             on four ranks
+  minisgl doctor                                 what this machine has, and what is missing
+
+  curl http://127.0.0.1:1919/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello!\"}]}'
+
+Endpoints:
+  POST /v1/chat/completions  POST /v1/completions  GET /v1/models  POST /tokenize  POST /detokenize
+  GET /health (for load balancers)  GET /metrics (for Prometheus)  POST /generate (Mini-SGLang's)";
+
+/// See [`ABOUT`].
+#[derive(Debug, Parser)]
+#[command(
+    name = "minisgl",
+    version,
+    about = ABOUT,
+    after_help = EXAMPLES,
+    infer_long_args = true,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    /// What else there is to do.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say what this machine has: CPU, memory, GPUs and their libraries; and what is missing
+    ///
+    /// Libraries are also looked for in the Python environment that is active, and NCCL where the
+    /// environment variable MINISGL_NCCL_PATH says.
+    Doctor,
+}
+
+/// Where a model comes from that is not in a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModelSource {
+    Huggingface,
+    Modelscope,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// A folder in the Hugging Face layout (config.json, *.safetensors, tokenizer.json, ...)
+    /// [default: the demo model]
+    #[arg(long, alias = "model-path", value_name = "FOLDER", help_heading = "Model")]
+    pub(crate) model: Option<String>,
+    /// Which hub the advice on downloading is for, if --model is not a folder
+    #[arg(long, value_name = "HUB", default_value = "huggingface", help_heading = "Model")]
+    pub(crate) model_source: ModelSource,
+    /// What clients call the model [default: what --model says]
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    pub(crate) served_model_name: Option<String>,
+    /// Type of weights, activations and KV: auto (as config.json says), float16, bfloat16, float32
+    #[arg(long, value_name = "TYPE", default_value = "auto", help_heading = "Model")]
+    pub(crate) dtype: DTypeChoice,
+    /// Tokens that prompt and output of a request may have together, if less than the model allows
+    #[arg(long, value_name = "TOKENS", help_heading = "Model")]
+    pub(crate) max_seq_len_override: Option<usize>,
+    /// A Jinja file in place of the model's chat template
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    pub(crate) chat_template: Option<PathBuf>,
+    /// Random weights: for measuring speed with config.json and the tokenizer alone
+    #[arg(long, help_heading = "Model")]
+    pub(crate) dummy_weight: bool,
+
+    /// Tensor-parallel ranks: GPUs, or groups of threads on the CPU
+    #[arg(
+        long = "tensor-parallel-size",
+        visible_aliases = ["tp-size", "tp"],
+        value_name = "N",
+        default_value = "1",
+        help_heading = "Machine"
+    )]
+    pub(crate) tp_size: NonZeroUsize,
+    /// Where to compute: auto, cpu, cuda
+    #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Machine")]
+    pub(crate) device: DeviceChoice,
+    /// CPU threads that compute, over all ranks [default: all cores]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    pub(crate) cpu_threads: Option<NonZeroUsize>,
+    /// Attention kernels on GPUs: auto, fa, fi, or two of them for prefill and decode, as in fa,fi
+    #[arg(
+        long,
+        visible_alias = "attn",
+        value_name = "NAME",
+        default_value = "auto",
+        help_heading = "Machine"
+    )]
+    pub(crate) attention_backend: AttentionChoice,
+    /// The largest batch of decodes that is captured as a CUDA graph; 0 for none
+    #[arg(long, visible_alias = "graph", value_name = "N", help_heading = "Machine")]
+    pub(crate) cuda_graph_max_bs: Option<usize>,
+
+    /// The share of free memory for weights and KV pages, more than 0 and at most 1
+    #[arg(long, value_name = "SHARE", help_heading = "Memory")]
+    pub(crate) memory_ratio: Option<f64>,
+    /// KV pages [default: as many as fit]
+    #[arg(long, value_name = "N", help_heading = "Memory")]
+    pub(crate) num_pages: Option<usize>,
+    /// Tokens in a KV page
+    #[arg(long, value_name = "TOKENS", default_value = "1", help_heading = "Memory")]
+    pub(crate) page_size: usize,
+    /// Whether requests share the KV of common beginnings: radix (they do), naive (they do not)
+    #[arg(
+        long,
+        visible_alias = "cache",
+        value_name = "KIND",
+        default_value = "radix",
+        help_heading = "Memory"
+    )]
+    pub(crate) cache_type: CacheKind,
+
+    /// Requests computed at one time; more wait
+    #[arg(long, value_name = "N", default_value = "256", help_heading = "Scheduling")]
+    pub(crate) max_running_requests: usize,
+    /// Requests that may wait; more are refused with 503
+    #[arg(long, value_name = "N", default_value = "1024", help_heading = "Scheduling")]
+    pub(crate) max_queued_requests: usize,
+    /// Prompt tokens computed in one step; longer prompts are cut into chunks
+    #[arg(
+        long,
+        visible_alias = "max-extend-length",
+        value_name = "TOKENS",
+        default_value = "8192",
+        help_heading = "Scheduling"
+    )]
+    pub(crate) max_prefill_length: usize,
+    /// Plan each step only when the one before is done
+    #[arg(
+        long,
+        env = "MINISGL_DISABLE_OVERLAP_SCHEDULING",
+        value_parser = FalseyValueParser::new(),
+        help_heading = "Scheduling"
+    )]
+    pub(crate) disable_overlap_scheduling: bool,
+
+    /// The address to listen on; 0.0.0.0 for all of this machine
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1", help_heading = "Server")]
+    pub(crate) host: String,
+    /// The port to listen on; 0 for any that is free
+    #[arg(long, value_name = "PORT", default_value = "1919", help_heading = "Server")]
+    pub(crate) port: u16,
+    /// What clients must send as `Authorization: Bearer KEY` to all paths but /health
+    #[arg(
+        long,
+        env = "MINISGL_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        help_heading = "Server"
+    )]
+    pub(crate) api_key: Option<String>,
+    /// Threads that tokenize prompts; 0 is one, too
+    #[arg(
+        long,
+        visible_alias = "tokenizer-count",
+        value_name = "N",
+        default_value = "0",
+        help_heading = "Server"
+    )]
+    pub(crate) num_tokenizer: usize,
+    /// Longer request bodies are refused with 413
+    #[arg(long, value_name = "BYTES", default_value = "16777216", help_heading = "Server")]
+    pub(crate) max_body_bytes: usize,
+    /// How long requests may take to finish after SIGTERM or Ctrl-C; a second one stops at once
+    #[arg(long, value_name = "SECONDS", default_value = "30", help_heading = "Server")]
+    pub(crate) shutdown_timeout: u64,
+
+    /// Talk to the model in this terminal, without a server
+    #[arg(long, alias = "shell-mode", help_heading = "Shell")]
+    pub(crate) shell: bool,
+    /// Tokens of an answer in the shell
+    #[arg(
+        long,
+        env = "MINISGL_SHELL_MAX_TOKENS",
+        value_name = "TOKENS",
+        default_value = "2048",
+        help_heading = "Shell"
+    )]
+    pub(crate) shell_max_tokens: usize,
+    /// Temperature in the shell; 0 takes the most likely token each time
+    #[arg(
+        long,
+        env = "MINISGL_SHELL_TEMPERATURE",
+        value_name = "T",
+        default_value = "0.6",
+        help_heading = "Shell"
+    )]
+    pub(crate) shell_temperature: f32,
+    /// Only the K most likely tokens, in the shell; -1 is all
+    #[arg(
+        long,
+        env = "MINISGL_SHELL_TOP_K",
+        value_name = "K",
+        default_value = "-1",
+        allow_negative_numbers = true,
+        help_heading = "Shell"
+    )]
+    pub(crate) shell_top_k: i32,
+    /// Only the most likely tokens that make up this probability, in the shell
+    #[arg(
+        long,
+        env = "MINISGL_SHELL_TOP_P",
+        value_name = "P",
+        default_value = "1",
+        help_heading = "Shell"
+    )]
+    pub(crate) shell_top_p: f32,
+
+    /// What is logged: error, warn, info, debug, trace, or a filter such as minisgl_sched=trace
+    #[arg(long, env = "MINISGL_LOG", value_name = "LEVEL", help_heading = "Other")]
+    pub(crate) log_level: Option<String>,
+
+    /// Refused: there is no such thing here.
+    #[arg(long, hide = true)]
+    pub(crate) disable_pynccl: bool,
+    /// Refused: there is only one.
+    #[arg(long, hide = true)]
+    pub(crate) moe_backend: Option<String>,
+}

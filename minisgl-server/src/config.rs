@@ -1,0 +1,137 @@
+//! The command line checked and lowered: what to serve and how, with nothing left to decide.
+//! Never knows flags' names, but in messages.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use minisgl_model::EngineOptions;
+use minisgl_sched::PageSize;
+
+use crate::args::{ModelSource, ServeArgs};
+
+/// Tokenizing threads beyond this only fight for cores.
+const MAX_TOKENIZERS: usize = 64;
+
+/// See the fields.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) model: ModelArg,
+    /// What clients call it, if not what `model` says.
+    pub(crate) served_model_name: Option<String>,
+    pub(crate) engine: EngineOptions,
+    pub(crate) chat_template: Option<PathBuf>,
+    pub(crate) overlap: bool,
+    pub(crate) mode: Mode,
+}
+
+/// Which model.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelArg {
+    /// A folder, or a name; the demo model if not given.
+    pub(crate) name: Option<String>,
+    pub(crate) source: ModelSource,
+}
+
+/// What to do with it.
+#[derive(Clone, Debug)]
+pub(crate) enum Mode {
+    Serve(ServeConfig),
+    Shell(ShellConfig),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ShellConfig {
+    pub(crate) max_tokens: usize,
+    pub(crate) temperature: f32,
+    /// 0 is all.
+    pub(crate) top_k: u32,
+    pub(crate) top_p: f32,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ServeConfig {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) api_key: Option<String>,
+    pub(crate) num_tokenizers: usize,
+    pub(crate) max_queued_requests: usize,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) shutdown_timeout: Duration,
+}
+
+impl Config {
+    /// Checks what can be checked without the model and the machine.
+    ///
+    /// # Errors
+    /// A sentence about the first option that makes no sense.
+    pub(crate) fn from_args(args: ServeArgs) -> Result<Self> {
+        ensure!(
+            !args.disable_pynccl,
+            "--disable-pynccl: there is no PyNCCL here; NCCL is called directly, and only if \
+             there is more than one GPU"
+        );
+        if let Some(backend) = args.moe_backend {
+            bail!("--moe-backend {backend}: there is nothing to choose from here; leave it out");
+        }
+        ensure!(!args.host.is_empty(), "--host must not be empty");
+        ensure!(args.max_body_bytes > 0, "--max-body-bytes 0 would refuse every request");
+        ensure!(
+            args.num_tokenizer <= MAX_TOKENIZERS,
+            "--num-tokenizer {} is not allowed: use 0 to {MAX_TOKENIZERS}",
+            args.num_tokenizer
+        );
+        ensure!(
+            args.api_key.as_deref().is_none_or(|key| !key.is_empty()),
+            "the API key must not be empty: leave out --api-key (and MINISGL_API_KEY) for none"
+        );
+        let page_size = PageSize::new(args.page_size)?;
+        let mode = if args.shell {
+            ensure!(!args.dummy_weight, "--shell with --dummy-weight: there is nothing to talk to");
+            ensure!(args.shell_max_tokens > 0, "--shell-max-tokens 0 leaves no room for an answer");
+            Mode::Shell(ShellConfig {
+                max_tokens: args.shell_max_tokens,
+                temperature: args.shell_temperature,
+                top_k: u32::try_from(args.shell_top_k).unwrap_or(0),
+                top_p: args.shell_top_p,
+            })
+        } else {
+            Mode::Serve(ServeConfig {
+                host: args.host,
+                port: args.port,
+                api_key: args.api_key,
+                num_tokenizers: args.num_tokenizer.max(1),
+                max_queued_requests: args.max_queued_requests,
+                max_body_bytes: args.max_body_bytes,
+                shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
+            })
+        };
+        Ok(Self {
+            model: ModelArg { name: args.model, source: args.model_source },
+            served_model_name: args.served_model_name,
+            engine: EngineOptions {
+                device: args.device,
+                cpu_threads: args.cpu_threads,
+                tp_size: args.tp_size,
+                dtype: args.dtype,
+                attention: args.attention_backend,
+                page_size,
+                cache: args.cache_type,
+                num_pages: args.num_pages,
+                memory_ratio: args.memory_ratio,
+                // In the shell there is one at a time.
+                max_running_requests: if args.shell { 1 } else { args.max_running_requests },
+                max_prefill_tokens: args.max_prefill_length,
+                max_seq_len: args.max_seq_len_override,
+                cuda_graph_max_bs: args.cuda_graph_max_bs,
+                dummy_weights: args.dummy_weight,
+            },
+            chat_template: args.chat_template,
+            overlap: !args.disable_overlap_scheduling,
+            mode,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! From a command line to what it means.
+
+use clap::{CommandFactory as _, Parser as _};
+use minisgl_model::{AttentionChoice, DTypeChoice, DeviceChoice};
+use minisgl_sched::CacheKind;
+
+use super::*;
+use crate::args::Cli;
+
+fn parse(line: &str) -> Result<Config, String> {
+    let words = ["minisgl"].into_iter().chain(line.split_whitespace());
+    let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+    Config::from_args(cli.serve).map_err(|error| error.to_string())
+}
+
+fn serve(line: &str) -> ServeConfig {
+    match parse(line).unwrap().mode {
+        Mode::Serve(serve) => serve,
+        Mode::Shell(_) => panic!("{line} is the shell"),
+    }
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn defaults_are_those_of_mini_sglang() {
+    let config = parse("").unwrap();
+    let engine = &config.engine;
+    assert_eq!((config.model.name, config.served_model_name), (None, None));
+    assert_eq!((engine.tp_size.get(), engine.max_running_requests), (1, 256));
+    assert_eq!((engine.max_prefill_tokens, engine.page_size.get()), (8192, 1));
+    assert_eq!((engine.dtype, engine.device), (DTypeChoice::Auto, DeviceChoice::Auto));
+    assert_eq!((engine.attention, engine.cache), (AttentionChoice::AUTO, CacheKind::Radix));
+    let serve = serve("");
+    assert_eq!((serve.host.as_str(), serve.port), ("127.0.0.1", 1919));
+    assert_eq!((serve.num_tokenizers, serve.max_queued_requests), (1, 1024));
+    assert!(config.overlap);
+}
+
+#[test]
+fn every_spelling_of_mini_sglang_is_understood() {
+    for line in [
+        "--model-path m --tensor-parallel-size 4 --max-extend-length 100 --cache-type naive \
+         --attention-backend fa --cuda-graph-max-bs 8 --tokenizer-count 2",
+        "--model m --tp-size 4 --max-prefill-length 100 --cache naive --attn fa --graph 8 \
+         --num-tokenizer 2",
+        // By their beginnings.
+        "--model-p m --tp 4 --max-pre 100 --cache-t naive --atte fa --cuda 8 --num-t 2",
+    ] {
+        let config = parse(line).unwrap();
+        assert_eq!(config.model.name.as_deref(), Some("m"), "{line}");
+        let engine = config.engine;
+        assert_eq!((engine.tp_size.get(), engine.max_prefill_tokens), (4, 100));
+        assert_eq!((engine.cache, engine.cuda_graph_max_bs), (CacheKind::Naive, Some(8)));
+        assert_eq!(engine.attention.to_string(), "fa");
+        assert_eq!(serve(line).num_tokenizers, 2);
+    }
+    for line in ["--shell", "--shell-mode"] {
+        let config = parse(line).unwrap();
+        assert!(matches!(config.mode, Mode::Shell(_)) && config.engine.max_running_requests == 1);
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_a_reason() {
+    for (line, reason) in [
+        ("--disable-pynccl", "no PyNCCL"),
+        ("--moe-backend fused", "nothing to choose"),
+        ("--tp 0", "0"),
+        ("--page-size 0", "page"),
+        ("--cache lru", "radix"),
+        ("--dtype int8", "bfloat16"),
+        ("--attn trtllm", "fa"),
+        ("--device tpu", "cuda"),
+        ("--port 70000", "70000"),
+        ("--max-body-bytes 0", "every request"),
+        ("--num-tokenizer 1000", "64"),
+        ("--shell --dummy-weight", "nothing to talk to"),
+        ("--shell --shell-max-tokens 0", "no room"),
+        ("--model-source github", "modelscope"),
+        ("--no-such-flag", "unexpected"),
+        ("--m x", "--m"),
+        ("doctor --port 1", "unexpected"),
+    ] {
+        let error = parse(line).unwrap_err();
+        assert!(error.contains(reason), "{line}: {error}");
+    }
+}

@@ -1,0 +1,271 @@
+//! The engine thread: the only one that touches the scheduler and the executor.
+//!
+//! An [`Engine`] is a handle for the async side: it opens [`Submission`]s, each the requests of one
+//! API call, and knows whether the thread is well. Commands go to the thread over one channel, and
+//! one message per step with the events of all requests comes back; a task hands them on, which for
+//! 256 clients is twice as fast as if the thread woke each of them. The thread sleeps while there is
+//! nothing to do.
+//!
+//! All queues are bounded: at most [`EngineConfig::max_open_requests`] requests are open at a time,
+//! each sends at most three commands and gets at most `max_tokens + 1` events, and at most
+//! [`MAX_BATCHES`] messages wait for the task.
+//! Never knows text, HTTP, or what executes the steps.
+
+mod submission;
+mod thread;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc as std_mpsc};
+use std::time::{Duration, Instant};
+use std::{io, panic};
+
+use minisgl_sched::{Driver, Event, Executor, FinishReason, Request, RequestId, Stats};
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::submission::{Submission, Update};
+
+/// Messages of the engine thread that wait to be handed on, one per step.
+pub const MAX_BATCHES: usize = 64;
+
+/// What the engine is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    /// Requests open at a time, whether they run or wait; more are refused.
+    pub max_open_requests: usize,
+    /// A step that takes longer than this is believed to hang.
+    pub step_timeout: Duration,
+}
+
+impl EngineConfig {
+    /// Generous: a long prompt on a small CPU takes a while.
+    pub const DEFAULT_STEP_TIMEOUT: Duration = Duration::from_secs(300);
+}
+
+/// A handle of the engine thread.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+/// How the thread is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It takes requests.
+    Ready,
+    /// It finishes what is open, and takes nothing more.
+    Draining,
+    /// One step has taken longer than [`EngineConfig::step_timeout`].
+    Stalled,
+    /// It has ended, for this reason.
+    Failed(Arc<str>),
+}
+
+/// Why a request is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// As many requests are open as are allowed.
+    #[error("the request queue is full: {open} of {max} requests are open")]
+    QueueFull {
+        /// Requests open.
+        open: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The server is about to stop.
+    #[error("the server is shutting down")]
+    Draining,
+    /// The engine thread has ended.
+    #[error("the engine has failed")]
+    Failed,
+}
+
+#[derive(Debug)]
+struct Shared {
+    commands: std_mpsc::Sender<Command>,
+    /// Who waits for the events of a request; `None` once no more events will come.
+    routes: Mutex<Option<HashMap<RequestId, Route>>>,
+    next_id: AtomicU64,
+    open: AtomicUsize,
+    config: EngineConfig,
+    draining: AtomicBool,
+    failure: OnceLock<Arc<str>>,
+    stats: Mutex<Stats>,
+    started: Instant,
+    /// When the current step began, in milliseconds after `started`, plus one; 0 between steps.
+    step_began: AtomicU64,
+}
+
+/// Where the events of one request go, and its index among the requests of one call.
+#[derive(Debug)]
+struct Route {
+    index: usize,
+    updates: mpsc::UnboundedSender<Update>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Submit(Request),
+    Abort(RequestId),
+    Stop,
+}
+
+/// Starts the thread, and the task that hands its events on. Returns a handle and what becomes ready
+/// when the thread has ended: with the reason if that was not asked for.
+///
+/// # Errors
+/// If the thread cannot be started.
+///
+/// # Panics
+/// If called outside of a Tokio runtime.
+pub fn start<E: Executor + Send + 'static>(
+    driver: Driver<E>,
+    config: EngineConfig,
+) -> io::Result<(Engine, oneshot::Receiver<Option<Arc<str>>>)> {
+    let (commands, received_commands) = std_mpsc::channel();
+    let (batches, received_batches) = mpsc::channel(MAX_BATCHES);
+    let (ended, has_ended) = oneshot::channel();
+    let shared = Arc::new(Shared {
+        commands,
+        routes: Mutex::new(Some(HashMap::new())),
+        next_id: AtomicU64::new(1),
+        open: AtomicUsize::new(0),
+        config,
+        draining: AtomicBool::new(false),
+        failure: OnceLock::new(),
+        stats: Mutex::new(driver.stats()),
+        started: Instant::now(),
+        step_began: AtomicU64::new(0),
+    });
+    let for_thread = shared.clone();
+    let body = move || {
+        // The driver is not looked at again after a panic, only dropped.
+        let mut driver = driver;
+        let run = || thread::run(&mut driver, &received_commands, &batches, &for_thread);
+        let failure: Option<Arc<str>> = match panic::catch_unwind(panic::AssertUnwindSafe(run)) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(Arc::from(error.to_string())),
+            Err(payload) => Some(Arc::from(panic_message(payload.as_ref()))),
+        };
+        if let Some(reason) = &failure {
+            tracing::error!("the engine has failed: {reason}");
+            for_thread.failure.get_or_init(|| reason.clone());
+        }
+        // Whoever waits for events learns it before whoever waits for the end.
+        drop(batches);
+        // Nobody may be waiting for the end.
+        let _ = ended.send(failure);
+    };
+    std::thread::Builder::new().name("engine".to_owned()).spawn(body)?;
+    tokio::spawn(route(received_batches, shared.clone()));
+    Ok((Engine { shared }, has_ended))
+}
+
+fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    format!("panic: {}", text.unwrap_or("no message"))
+}
+
+/// Hands events on until the thread ends, then tells all that still wait.
+async fn route(mut batches: mpsc::Receiver<Vec<Event>>, shared: Arc<Shared>) {
+    while let Some(batch) = batches.recv().await {
+        let mut routes = shared.routes();
+        let Some(routes) = routes.as_mut() else { return };
+        for event in batch {
+            let (id, is_last) = match &event {
+                Event::Token { id, .. } => (*id, false),
+                Event::Finished { id, .. } => (*id, true),
+            };
+            // Nobody waits for a request whose client has gone.
+            let Some(route) = routes.get(&id) else { continue };
+            let _ = route.updates.send(Update { index: route.index, event });
+            if is_last {
+                routes.remove(&id);
+            }
+        }
+    }
+    for (id, route) in shared.routes().take().into_iter().flatten() {
+        let _ = route.updates.send(Update { index: route.index, event: shared.lost(id) });
+    }
+}
+
+impl Shared {
+    fn routes(&self) -> MutexGuard<'_, Option<HashMap<RequestId, Route>>> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last event of a request when the thread has ended.
+    fn lost(&self, id: RequestId) -> Event {
+        let reason = match self.failure.get() {
+            Some(_) => FinishReason::Error("the engine has failed".into()),
+            None => FinishReason::Abort,
+        };
+        Event::Finished { id, reason, cached_tokens: 0 }
+    }
+
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64 + 1
+    }
+}
+
+impl Engine {
+    /// Reserves room for `count` requests.
+    ///
+    /// # Errors
+    /// [`Refusal`], before any work is done for the requests.
+    pub fn open(&self, count: usize) -> Result<Submission, Refusal> {
+        if self.shared.failure.get().is_some() {
+            return Err(Refusal::Failed);
+        }
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Err(Refusal::Draining);
+        }
+        let max = self.shared.config.max_open_requests;
+        let more = |open: usize| open.checked_add(count).filter(|open| *open <= max);
+        match self.shared.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
+            Ok(_) => Ok(Submission::new(self.clone(), count)),
+            Err(open) => Err(Refusal::QueueFull { open, max }),
+        }
+    }
+
+    /// How many requests may be open at a time.
+    pub fn max_open_requests(&self) -> usize {
+        self.shared.config.max_open_requests
+    }
+
+    /// How many are open: what was reserved and not yet given back.
+    pub fn open_requests(&self) -> usize {
+        self.shared.open.load(Ordering::Acquire)
+    }
+
+    /// The scheduler's counts after the last step.
+    pub fn stats(&self) -> Stats {
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the thread is. Costs nothing.
+    pub fn health(&self) -> Health {
+        if let Some(reason) = self.shared.failure.get() {
+            return Health::Failed(reason.clone());
+        }
+        let began = self.shared.step_began.load(Ordering::Acquire);
+        let timeout = self.shared.config.step_timeout.as_millis() as u64;
+        if began != 0 && self.shared.now().saturating_sub(began) > timeout {
+            return Health::Stalled;
+        }
+        if self.shared.draining.load(Ordering::Acquire) { Health::Draining } else { Health::Ready }
+    }
+
+    /// Takes no more requests from now on.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+    }
+
+    /// Ends the thread after the step it is at; requests still open end with an abort.
+    pub fn stop(&self) {
+        self.drain();
+        // If nobody receives it, the thread has ended.
+        let _ = self.shared.commands.send(Command::Stop);
+    }
+}

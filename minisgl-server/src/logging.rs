@@ -1,0 +1,100 @@
+//! The log, on standard error: `[2026-01-31|23:59:59] INFO message`, in UTC. And how a model's
+//! loading is shown. The only place that knows how log lines look.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use minisgl_model::LaunchObserver;
+use minisgl_server::calendar::DateTime;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Everything of this workspace, and what goes wrong elsewhere.
+const DEFAULT_FILTER: &str = "warn,minisgl=info";
+
+/// Starts logging at `level`: a level for this workspace, or a filter as in `minisgl_sched=trace`.
+///
+/// # Errors
+/// If it is neither.
+pub(crate) fn init(level: Option<&str>) -> Result<()> {
+    let filter = match level {
+        None => DEFAULT_FILTER.to_owned(),
+        Some(level) if level.parse::<tracing::Level>().is_ok() => format!("warn,minisgl={level}"),
+        Some(filter) => filter.to_owned(),
+    };
+    let filter = EnvFilter::try_new(&filter)
+        .with_context(|| format!("--log-level {filter}: use error, warn, info, debug or trace"))?;
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(filter)
+        .event_format(LineFormat)
+        .init();
+    Ok(())
+}
+
+struct LineFormat;
+
+impl<S, N> FormatEvent<S, N> for LineFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let time = DateTime::now().strftime("%F|%T");
+        write!(writer, "[{time}] {} ", event.metadata().level())?;
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// A progress bar on a terminal, lines in a file.
+pub(crate) struct LoadProgress {
+    start: Instant,
+    bar: ProgressBar,
+    is_done: Cell<bool>,
+}
+
+impl LoadProgress {
+    pub(crate) fn new() -> Self {
+        // It draws nothing where standard error is not a terminal.
+        let bar = ProgressBar::no_length();
+        let template = "Loading {bar:40} {bytes}/{total_bytes} {bytes_per_sec}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self { start: Instant::now(), bar, is_done: Cell::new(false) }
+    }
+}
+
+impl LaunchObserver for LoadProgress {
+    fn rank_ready(&self, rank: usize, world_size: usize) {
+        self.bar.suspend(|| tracing::info!("Rank {rank}/{world_size} ready"));
+    }
+
+    fn weights_loaded(&self, bytes: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(bytes);
+        if bytes == total && !self.is_done.replace(true) {
+            self.bar.finish_and_clear();
+            let seconds = self.start.elapsed().as_secs_f64().max(1e-6);
+            let (megabytes, speed) = (total as f64 / 1e6, total as f64 / 1e9 / seconds);
+            tracing::info!("Loaded {megabytes:.1} MB in {seconds:.2} s ({speed:.2} GB/s)");
+        }
+    }
+
+    fn warn(&self, message: &str) {
+        self.bar.suspend(|| tracing::warn!("{message}"));
+    }
+}

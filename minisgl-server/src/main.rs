@@ -1,0 +1,49 @@
+//! The binary `minisgl`: the command line, and what it starts.
+//!
+//! # Reading order
+//! 1. [`args`], [`config`]: what was typed, and what it means.
+//! 2. [`model_source`], [`launch`]: a model, a server, and its end.
+//! 3. [`shell`], [`doctor`]: what else there is to do.
+//! 4. [`logging`]: what is said meanwhile.
+#![forbid(unsafe_code)]
+
+mod args;
+mod config;
+mod doctor;
+mod launch;
+mod logging;
+mod model_source;
+mod shell;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+use crate::config::{Config, Mode};
+
+#[expect(clippy::print_stderr, reason = "the last word, also if there is no log yet")]
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("minisgl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    // In the shell the log is in the way of the chat.
+    let quiet = cli.serve.shell.then_some("warn");
+    logging::init(cli.serve.log_level.as_deref().or(quiet))?;
+    if let Some(Command::Doctor) = cli.command {
+        return doctor::run();
+    }
+    let config = Config::from_args(cli.serve)?;
+    match &config.mode {
+        Mode::Serve(serve) => launch::serve(&config, serve),
+        Mode::Shell(shell) => shell::run(&config, shell),
+    }
+}

@@ -1,0 +1,241 @@
+//! What a checkpoint says about text: tokenizer, chat template, end tokens, sampling defaults.
+//! Never knows weights, requests.
+
+use minijinja::Value;
+use minisgl_model::Checkpoint;
+use minisgl_sched::TokenId;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Map;
+
+use crate::ServerError;
+use crate::template::{ChatMessage, ChatTemplate};
+use crate::tokenizer::{AddSpecial, Tokenizer};
+
+/// See the fields.
+#[derive(Debug)]
+pub struct TextModel {
+    /// Text to tokens.
+    pub tokenizer: Tokenizer,
+    /// Messages to text, if the model is for chats.
+    pub template: Option<ChatTemplate>,
+    /// Every token that ends an output, whichever file names it; sorted.
+    pub eos_token_ids: Vec<TokenId>,
+    /// How tokens are chosen where a request does not say.
+    pub sampling: SamplingDefaults,
+    /// Token ids are below this: the rows of the model, which may be more than the tokenizer has
+    /// tokens, or less.
+    pub vocab_size: usize,
+    /// Tokens that prompt and output of one request may have together.
+    pub max_seq_len: usize,
+}
+
+/// How tokens are chosen where a request does not say: as `generation_config.json` recommends, else
+/// as the API's specification says. The fields are those of [`minisgl_sched::SamplingParams`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "documented where they are used")]
+pub struct SamplingDefaults {
+    pub temperature: f32,
+    pub top_p: f32,
+    pub top_k: u32,
+    pub min_p: f32,
+}
+
+impl Default for SamplingDefaults {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 }
+    }
+}
+
+impl TextModel {
+    /// Reads the files of `checkpoint`. `template` takes the place of the model's own chat template;
+    /// `eos_token_ids` are those of its `config.json`, `vocab_size` and `max_seq_len` what the
+    /// engine takes.
+    ///
+    /// # Errors
+    /// If there is no `tokenizer.json`, or a file is not what its name says.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        template: Option<&str>,
+        eos_token_ids: &[TokenId],
+        vocab_size: usize,
+        max_seq_len: usize,
+    ) -> Result<Self, ServerError> {
+        let json = checkpoint.read("tokenizer.json")?.ok_or(ServerError::MissingFile {
+            file: "tokenizer.json",
+            purpose: "without it there is no text, only numbers",
+        })?;
+        let tokenizer = Tokenizer::from_json(&json)?;
+        let config: TokenizerConfig =
+            read_json(checkpoint, "tokenizer_config.json")?.unwrap_or_default();
+        let generation: GenerationConfig =
+            read_json(checkpoint, "generation_config.json")?.unwrap_or_default();
+
+        let mut eos: Vec<TokenId> = eos_token_ids.to_vec();
+        eos.extend(generation.eos_token_id.iter().flat_map(OneOrMany::as_slice));
+        eos.extend(config.special_token("eos_token").and_then(|text| tokenizer.token_id(text)));
+        eos.sort_unstable();
+        eos.dedup();
+
+        let source = match template {
+            Some(source) => Some(source.to_owned()),
+            None => match checkpoint.read("chat_template.jinja")? {
+                Some(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+                None => config.chat_template(),
+            },
+        };
+        let template = source.map(|source| ChatTemplate::new(&source, config.special_tokens()));
+        Ok(Self {
+            tokenizer,
+            template: template.transpose()?,
+            eos_token_ids: eos,
+            sampling: generation.sampling(),
+            vocab_size,
+            max_seq_len,
+        })
+    }
+
+    /// The text that asks for the assistant's next message. It is to be encoded with
+    /// [`AddSpecial::No`]: the template has written a BOS token if the model wants one.
+    ///
+    /// # Errors
+    /// [`ServerError::NoTemplate`] or [`ServerError::Template`].
+    pub fn render(
+        &self,
+        messages: &[ChatMessage],
+        variables: &[(String, Value)],
+    ) -> Result<String, ServerError> {
+        let template = self.template.as_ref().ok_or(ServerError::NoTemplate)?;
+        Ok(template.render(messages, variables)?)
+    }
+
+    /// The tokens of a prompt.
+    ///
+    /// # Errors
+    /// Those of [`TextModel::tokenize`] and [`TextModel::check`].
+    pub fn encode(&self, text: &str, special: AddSpecial) -> Result<Vec<TokenId>, ServerError> {
+        let tokens = self.tokenize(text, special)?;
+        self.check(&tokens)?;
+        Ok(tokens)
+    }
+
+    /// The tokens of a text that is not absurdly long.
+    ///
+    /// # Errors
+    /// [`ServerError::TextTooLong`] or [`ServerError::Encode`].
+    pub fn tokenize(&self, text: &str, special: AddSpecial) -> Result<Vec<TokenId>, ServerError> {
+        let max = self.max_seq_len;
+        if text.len() > self.tokenizer.max_text_bytes(max) {
+            return Err(ServerError::TextTooLong { bytes: text.len(), max });
+        }
+        self.tokenizer.encode(text, special)
+    }
+
+    /// Checks that `prompt` can be continued.
+    ///
+    /// # Errors
+    /// [`ServerError::EmptyPrompt`], [`ServerError::TooLong`] or [`ServerError::UnknownToken`].
+    pub fn check(&self, prompt: &[TokenId]) -> Result<(), ServerError> {
+        let vocab_size = self.vocab_size;
+        if prompt.is_empty() {
+            return Err(ServerError::EmptyPrompt);
+        }
+        if prompt.len() >= self.max_seq_len {
+            return Err(ServerError::TooLong { prompt: prompt.len(), max: self.max_seq_len });
+        }
+        match prompt.iter().find(|token| **token as usize >= vocab_size) {
+            Some(&token) => Err(ServerError::UnknownToken { token, vocab_size }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn read_json<T: DeserializeOwned>(
+    checkpoint: &Checkpoint,
+    file: &'static str,
+) -> Result<Option<T>, ServerError> {
+    let Some(bytes) = checkpoint.read(file)? else { return Ok(None) };
+    let parsed = serde_json::from_slice(&bytes);
+    parsed.map(Some).map_err(|error| ServerError::File { file, problem: error.to_string() })
+}
+
+/// `tokenizer_config.json`: names of all kinds, of which few matter here.
+#[derive(Default, Deserialize)]
+#[serde(transparent)]
+struct TokenizerConfig(Map<String, serde_json::Value>);
+
+impl TokenizerConfig {
+    /// The spelling of a special token: a string, or an object with the string as `content`.
+    fn special_token(&self, name: &str) -> Option<&str> {
+        let value = self.0.get(name)?;
+        value.as_str().or_else(|| value.get("content")?.as_str())
+    }
+
+    fn special_tokens(&self) -> impl Iterator<Item = (String, String)> {
+        let names = self.0.keys().filter(|name| name.ends_with("_token"));
+        names.filter_map(|name| Some((name.clone(), self.special_token(name)?.to_owned())))
+    }
+
+    /// A string, or a list of templates with names, of which `default` is for chats.
+    fn chat_template(&self) -> Option<String> {
+        let value = self.0.get("chat_template")?;
+        let named = |template: &&serde_json::Value| {
+            template.get("name").is_some_and(|name| name == "default")
+        };
+        let text = match value.as_array() {
+            Some(templates) => templates.iter().find(named)?.get("template")?.as_str(),
+            None => value.as_str(),
+        };
+        text.map(str::to_owned)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(TokenId),
+    Many(Vec<TokenId>),
+}
+
+impl OneOrMany {
+    fn as_slice(&self) -> &[TokenId] {
+        match self {
+            OneOrMany::One(token) => std::slice::from_ref(token),
+            OneOrMany::Many(tokens) => tokens,
+        }
+    }
+}
+
+/// `generation_config.json`: how the model's makers sample from it.
+#[derive(Default, Deserialize)]
+struct GenerationConfig {
+    eos_token_id: Option<OneOrMany>,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    top_k: Option<i64>,
+    min_p: Option<f32>,
+    repetition_penalty: Option<f32>,
+}
+
+impl GenerationConfig {
+    fn sampling(&self) -> SamplingDefaults {
+        let default = SamplingDefaults::default();
+        if let Some(penalty) = self.repetition_penalty
+            && penalty != 1.0
+        {
+            tracing::warn!(
+                "generation_config.json asks for repetition_penalty {penalty}, which is not \
+                 supported here: outputs are sampled without it"
+            );
+        }
+        let in_range = |value: Option<f32>, range: std::ops::RangeInclusive<f32>, default| {
+            value.filter(|value| range.contains(value)).unwrap_or(default)
+        };
+        SamplingDefaults {
+            temperature: in_range(self.temperature, 0.0..=2.0, default.temperature),
+            top_p: in_range(self.top_p, f32::MIN_POSITIVE..=1.0, default.top_p),
+            top_k: self.top_k.and_then(|k| u32::try_from(k).ok()).unwrap_or(default.top_k),
+            min_p: in_range(self.min_p, 0.0..=1.0, default.min_p),
+        }
+    }
+}

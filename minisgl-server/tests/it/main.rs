@@ -1,0 +1,23 @@
+//! Tests of the whole crate through its public interface, with the scheduler's simulator in the
+//! place of a model.
+//!
+//! - `fixture`: tokenizers and models for the tests; `server`, `client`: both ends of a connection.
+//! - `tokens`, `stop`: tokens to text, against Hugging Face's decoder and naive definitions.
+//! - `offline`: the model without a server; what the text side of a checkpoint says.
+//! - `outputs`: what the endpoints that generate send.
+//! - `refusals`: what is refused, and how.
+//! - `lifecycle`: clients that go away, queues that are full, engines that fail, servers that stop.
+//! - `limits`: bytes, headers, connections; the endpoints for operators.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod client;
+mod fixture;
+mod lifecycle;
+mod limits;
+mod offline;
+mod outputs;
+mod refusals;
+mod server;
+mod stop;
+mod tokens;
