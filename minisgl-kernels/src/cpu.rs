@@ -12,6 +12,7 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod gather;
 pub(crate) mod gemm;
+pub(crate) mod moe;
 pub(crate) mod norm;
 pub(crate) mod pointwise;
 pub(crate) mod rope;

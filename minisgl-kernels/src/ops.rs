@@ -23,6 +23,7 @@ mod embedding;
 mod gather;
 mod gemm;
 mod kv;
+pub mod moe;
 mod norm;
 mod pointwise;
 mod rope;

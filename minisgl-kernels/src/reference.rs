@@ -8,12 +8,14 @@
 mod attention;
 mod gather;
 mod matrix;
+mod moe;
 mod pointwise;
 mod sampling;
 mod transform;
 
 pub use attention::paged_attention;
 pub use gather::{embedding, gather_ids, gather_rows, scatter_ids, store_kv};
+pub use moe::{combine, group, grouped_gemm, route};
 pub use pointwise::{add, reduce_sum, silu_and_mul};
 pub use sampling::{
     argmax, gumbel_argmax, sum_exp, sum_exp_above, threshold_histogram, threshold_refine, top_n,

@@ -11,6 +11,11 @@ pub(crate) use super::gather::{
 };
 pub(crate) use super::gemm::check as gemm;
 pub(crate) use super::kv::{check as store_kv, check_slots as slots};
+pub(crate) use super::moe::{
+    check_combine as combine, check_experts as experts, check_group as group,
+    check_grouped_gemm as grouped_gemm, check_offsets as offsets, check_route as route,
+    check_rows as grouped_rows,
+};
 pub(crate) use super::norm::{check_add_rms_norm as add_rms_norm, check_rms_norm as rms_norm};
 pub(crate) use super::pointwise::{check_add as add, check_reduce_sum as reduce_sum};
 pub(crate) use super::rope::{check as qk_norm_rope, check_positions as positions};
