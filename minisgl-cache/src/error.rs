@@ -46,7 +46,7 @@ pub enum CacheError {
         /// Size asked for.
         bytes: usize,
         /// Why.
-        source: minisgl_kernels::Error,
+        source: Box<minisgl_kernels::Error>,
     },
 }
 

@@ -64,7 +64,10 @@ impl KvPool {
         };
         let layers: Result<_, _> = (0..layout.num_layers).map(|_| layer()).collect();
         let bytes = num_pages * layout.bytes_per_page();
-        Ok(Self { layers: layers.map_err(|source| CacheError::Pool { bytes, source })? })
+        Ok(Self {
+            layers: layers
+                .map_err(|source| CacheError::Pool { bytes, source: Box::new(source) })?,
+        })
     }
 
     /// The pool of one layer.

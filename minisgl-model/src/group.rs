@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 
 use minisgl_sched::{Executor, SchedulerConfig, StepId, StepOutput, StepPlan, Ticket};
 
+pub(crate) use self::launch::devices;
 use self::worker::{Report, Work};
 use crate::ModelError;
 use crate::batch::BatchBuilder;
@@ -35,6 +36,10 @@ pub struct EngineLimits {
     pub dtype: &'static str,
     /// The device of each rank.
     pub device: String,
+    /// Bytes of weights that a step reads, of all ranks: all but an input embedding of its own.
+    pub step_weight_bytes: usize,
+    /// Bytes of K and V of one token, of all ranks.
+    pub kv_bytes_per_token: usize,
     /// Where the memory goes.
     pub memory: MemoryPlan,
     /// Parameters of the model.

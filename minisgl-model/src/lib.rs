@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arch;
+pub mod bandwidth;
 pub mod batch;
 pub mod checkpoint;
 pub mod config;
@@ -34,6 +35,7 @@ pub mod sampler;
 pub mod shard;
 pub mod weights;
 
+pub use bandwidth::device_bandwidth;
 pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use doctor::{Finding, doctor};

@@ -54,6 +54,46 @@ pub(crate) enum Command {
     /// Libraries are also looked for in the Python environment that is active, and NCCL where the
     /// environment variable MINISGL_NCCL_PATH says.
     Doctor,
+    /// Measure how fast this machine is, without a network
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// All requests at once, random prompts, outputs of fixed lengths: Mini-SGLang's offline workload
+    ///
+    /// Prints tokens per second beside the floor: the time that reading the weights in every step
+    /// and the KV cache of every sequence takes at the memory bandwidth measured at the start. Takes
+    /// the options of the server as well; those about the network do nothing.
+    Offline(OfflineArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct OfflineArgs {
+    #[command(flatten)]
+    pub(crate) workload: WorkloadArgs,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WorkloadArgs {
+    /// Sequences
+    #[arg(long, value_name = "N", default_value = "256", help_heading = "Workload")]
+    pub(crate) num_seqs: usize,
+    /// The longest prompt; lengths are drawn from 100 up to it
+    #[arg(long, value_name = "TOKENS", default_value = "1024", help_heading = "Workload")]
+    pub(crate) max_input: u32,
+    /// The longest output; lengths are drawn from 100 up to it
+    #[arg(long, value_name = "TOKENS", default_value = "1024", help_heading = "Workload")]
+    pub(crate) max_output: u32,
+    /// Temperature of sampling; 0 takes the most likely token each time
+    #[arg(long, value_name = "T", default_value = "0.6", help_heading = "Workload")]
+    pub(crate) temperature: f32,
+    /// How often each workload is run, each time with other prompts
+    #[arg(long, value_name = "N", default_value = "2", help_heading = "Workload")]
+    pub(crate) rounds: u32,
 }
 
 /// Where a model comes from that is not in a folder.

@@ -177,7 +177,8 @@ pub fn load_model(
     Ok((group, text))
 }
 
-struct Silent;
+/// Tells nobody how a launch gets on; warnings go to the log.
+pub struct Silent;
 
 impl LaunchObserver for Silent {
     fn rank_ready(&self, _rank: usize, _world_size: usize) {}

@@ -3,11 +3,12 @@
 //! # Reading order
 //! 1. [`args`], [`config`]: what was typed, and what it means.
 //! 2. [`model_source`], [`launch`]: a model, a server, and its end.
-//! 3. [`shell`], [`doctor`]: what else there is to do.
+//! 3. [`shell`], [`doctor`], [`bench`]: what else there is to do.
 //! 4. [`logging`]: what is said meanwhile.
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod config;
 mod doctor;
 mod launch;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser as _;
 
-use crate::args::{Cli, Command};
+use crate::args::{Bench, Cli, Command};
 use crate::config::{Config, Mode};
 
 #[expect(clippy::print_stderr, reason = "the last word, also if there is no log yet")]
@@ -38,8 +39,12 @@ fn run(cli: Cli) -> Result<()> {
     // In the shell the log is in the way of the chat.
     let quiet = cli.serve.shell.then_some("warn");
     logging::init(cli.serve.log_level.as_deref().or(quiet))?;
-    if let Some(Command::Doctor) = cli.command {
-        return doctor::run();
+    match cli.command {
+        None => {}
+        Some(Command::Doctor) => return doctor::run(),
+        Some(Command::Bench(Bench::Offline(args))) => {
+            return bench::offline(&Config::from_args(args.serve)?, &args.workload);
+        }
     }
     let config = Config::from_args(cli.serve)?;
     match &config.mode {

@@ -61,7 +61,8 @@ enum Task {
     /// Build the server in release and run `minisgl doctor`
     #[command(disable_help_flag = true)]
     Doctor(Passed),
-    /// Run the criterion benches of all crates; the arguments go to the benches
+    /// Run the criterion benches of all crates; the arguments go to the benches. `bench offline` runs
+    /// `minisgl bench offline`: the whole engine, without a network
     Bench(Passed),
     /// Test the release binary from outside with the OpenAI Python client
     E2e,
@@ -109,6 +110,11 @@ fn run(task: Task) -> Result<()> {
         Task::Doctor(Passed { args }) => {
             let mut server = Command::new(workspace.build_server(Profile::Release)?);
             become_command(server.arg("doctor").args(args))
+        }
+        // Of the whole server rather than of its layers.
+        Task::Bench(Passed { args }) if args.first().is_some_and(|arg| arg == "offline") => {
+            let mut server = Command::new(workspace.build_server(Profile::Release)?);
+            become_command(server.arg("bench").args(args))
         }
         Task::Bench(Passed { args }) => {
             // `*` is for Cargo: all benches, but not the libraries' unit tests.

@@ -74,6 +74,13 @@ impl Geometry {
         }
     }
 
+    /// Bytes of the weights that every step reads: all but an input embedding of its own, of which
+    /// a step reads a few rows.
+    pub fn step_weight_bytes(&self, config: &ModelConfig) -> usize {
+        let embedding = self.hidden_size * self.vocab_size * self.dtype.size_bytes();
+        self.weight_bytes(config) - if config.tie_word_embeddings { 0 } else { embedding }
+    }
+
     /// Bytes of the weights of this rank, but for biases and the norms of heads.
     pub fn weight_bytes(&self, config: &ModelConfig) -> usize {
         let h = self.hidden_size;

@@ -89,6 +89,8 @@ impl RankGroup {
             eos_token_ids: config.eos_token_ids.clone(),
             tp_size: ranks.len(),
             dtype: dtype.name(),
+            step_weight_bytes: sizes.iter().map(|(size, _)| size.step_weight_bytes(&config)).sum(),
+            kv_bytes_per_token: sizes.iter().map(|(_, layout)| layout.bytes_per_token()).sum(),
             device: ranks[0].device.description(),
             memory,
             num_parameters: config.num_parameters(),
@@ -108,7 +110,7 @@ impl RankGroup {
 }
 
 /// One device per rank.
-fn devices(options: &EngineOptions) -> Result<Vec<Device>, ModelError> {
+pub(crate) fn devices(options: &EngineOptions) -> Result<Vec<Device>, ModelError> {
     let tp_size = options.tp_size.get();
     if options.device == DeviceChoice::Cuda {
         return (0..tp_size).map(|rank| Ok(Device::cuda(rank)?)).collect();

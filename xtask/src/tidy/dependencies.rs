@@ -52,6 +52,7 @@ pub(super) const ALLOWED: Allowed = Allowed {
                 "indicatif",
                 "minijinja",
                 "minijinja-contrib",
+                "rand_mt",
                 "rustyline",
                 "serde",
                 "serde_json",
