@@ -1,7 +1,8 @@
 //! The KV pool: the device memory that page ids point into. The one module of this crate that
 //! knows a device; it never knows which page belongs to whom.
 
-use minisgl_kernels::{DType, Device, Tensor};
+use minisgl_kernels::ops::PagedKv;
+use minisgl_kernels::{DType, Device, Tensor, View};
 
 use crate::{CacheError, PageSize};
 
@@ -40,6 +41,13 @@ pub struct KvLayer {
     pub k: Tensor,
     /// Values.
     pub v: Tensor,
+}
+
+impl KvLayer {
+    /// The pool as attention reads it through `page_table`, `[rows, max_pages]` i32.
+    pub fn paged<'a>(&'a self, page_table: View<'a>, page_size: usize) -> PagedKv<'a> {
+        PagedKv { k_pool: self.k.view(), v_pool: self.v.view(), page_table, page_size }
+    }
 }
 
 /// K and V of all layers.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use minisgl_kernels::{DType, Device, Error, ops};
 
 use crate::group::devices;
-use crate::{EngineOptions, ModelError};
+use crate::{EngineOptions, LaunchObserver, ModelError};
 
 /// Much more than any cache holds.
 const BYTES: usize = 256 << 20;
@@ -21,8 +21,11 @@ const MEASUREMENTS: usize = 5;
 ///
 /// # Errors
 /// If there is no such device, or it has no room for two arrays of 256 MiB.
-pub fn device_bandwidth(options: &EngineOptions) -> Result<f64, ModelError> {
-    let devices = devices(options)?;
+pub fn device_bandwidth(
+    options: &EngineOptions,
+    observer: &dyn LaunchObserver,
+) -> Result<f64, ModelError> {
+    let devices = devices(options, observer)?;
     let of_first = of(&devices[0])?;
     Ok(of_first * devices.len() as f64)
 }

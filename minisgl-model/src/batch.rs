@@ -1,87 +1,176 @@
 //! A step plan as the arrays kernels read: built once on the host, uploaded by every rank.
 //! Knows rows and positions; never layers or weights.
 
-use minisgl_cache::page::PageSize;
-use minisgl_kernels::{DType, Device, Error, Stream, Tensor, View};
-use minisgl_sched::{InputTokens, SamplingParams, StepPlan, TableUpdate};
+mod inputs;
 
-/// One forward pass, in host memory. `t` tokens, `n` sequences, `m` of them sampled.
+use std::ops::Range;
+
+use minisgl_cache::page::PageSize;
+use minisgl_sched::{InputTokens, SamplingParams, StepPlan};
+
+pub use self::inputs::StepInputs;
+
+/// One forward pass, in host memory: `t` tokens, `n` sequences, `m` of them sampled.
+///
+/// All lists but the sampling parameters lie in one array, so that one copy takes them to a device.
 #[derive(Clone, PartialEq, Debug)]
 pub struct HostBatch {
-    /// Changes of the page table, to be made first.
-    pub table_updates: Vec<TableUpdate>,
+    layout: Layout,
+    ints: Vec<i32>,
+    /// Changes of the page table, to be made first: index in `row * max_pages + page` order, page.
+    table_updates: (Vec<i32>, Vec<i32>),
+    /// Tokens whose id is the one last sampled for a row: index among the tokens, row.
+    sampled_inputs: (Vec<i32>, Vec<i32>),
+    /// Of the sequences that are sampled; those that only fill the batch up have none.
+    sampling: Vec<SamplingParams>,
+    /// Whether every sequence has one token and is sampled.
+    is_decode: bool,
+}
+
+/// Where the lists of a batch are in its array.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Layout {
+    /// Tokens.
+    pub tokens: usize,
+    /// Sequences.
+    pub sequences: usize,
+    /// Sampled sequences.
+    pub sampled: usize,
+}
+
+/// One of the lists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Field {
     /// `[t]`; 0 where the id is the one last sampled for a row.
-    pub input_ids: Vec<i32>,
-    /// Tokens whose id is the one last sampled for a row: index in `input_ids`, row.
-    pub sampled_inputs: (Vec<i32>, Vec<i32>),
+    InputIds,
     /// `[t]`
-    pub positions: Vec<i32>,
-    /// `[t]` slots of the KV pool.
-    pub out_loc: Vec<i32>,
+    Positions,
+    /// `[t]` slots of the KV pool; -1 for none.
+    OutLoc,
     /// `[n]` rows of the page table.
-    pub rows: Vec<i32>,
+    Rows,
     /// `[n + 1]`
-    pub cu_seqlens_q: Vec<i32>,
+    CuSeqlensQ,
     /// `[n]`
-    pub kv_lens: Vec<i32>,
+    KvLens,
     /// `[m]` index of the last token of each sampled sequence.
-    pub last_tokens: Vec<i32>,
-    /// `[m]` its row.
-    pub sampled_rows: Vec<i32>,
+    LastTokens,
+    /// `[m]` its row; -1 for none.
+    SampledRows,
     /// `[m]` the position of the token to be sampled.
-    pub sampled_positions: Vec<i32>,
-    /// `[m]`
-    pub sampling: Vec<SamplingParams>,
+    SampledPositions,
+}
+
+impl Layout {
+    /// Elements of all lists.
+    pub const fn len(self) -> usize {
+        3 * self.tokens + 3 * self.sequences + 1 + 3 * self.sampled
+    }
+
+    /// Never: a batch has at least a list of one element.
+    pub const fn is_empty(self) -> bool {
+        false
+    }
+
+    /// Where a list is.
+    pub fn range(self, field: Field) -> Range<usize> {
+        let Self { tokens: t, sequences: n, sampled: m } = self;
+        let (sequences, sampled) = (3 * t, 3 * t + 3 * n + 1);
+        let (start, len) = match field {
+            Field::InputIds => (0, t),
+            Field::Positions => (t, t),
+            Field::OutLoc => (2 * t, t),
+            Field::Rows => (sequences, n),
+            Field::CuSeqlensQ => (sequences + n, n + 1),
+            Field::KvLens => (sequences + 2 * n + 1, n),
+            Field::LastTokens => (sampled, m),
+            Field::SampledRows => (sampled + m, m),
+            Field::SampledPositions => (sampled + 2 * m, m),
+        };
+        start..start + len
+    }
+}
+
+impl HostBatch {
+    /// A batch of one token for each of `sequences` sequences that are nobody's: what a graph is
+    /// captured with.
+    pub fn placeholder(sequences: usize) -> Self {
+        let mut lists = Lists::default();
+        lists.pad(sequences);
+        lists.pack(true)
+    }
+
+    /// Its sizes, with the sequences that only fill it up.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// One of its lists.
+    pub fn field(&self, field: Field) -> &[i32] {
+        &self.ints[self.layout.range(field)]
+    }
+
+    /// Of the sequences that are sampled for somebody.
+    pub fn sampling(&self) -> &[SamplingParams] {
+        &self.sampling
+    }
+
+    /// Whether every sequence has one token and is sampled.
+    pub fn is_decode(&self) -> bool {
+        self.is_decode
+    }
 }
 
 /// Turns plans into batches; keeps the host's copy of the page table for that.
 #[derive(Debug)]
 pub struct BatchBuilder {
     page_size: usize,
+    max_pages_per_row: usize,
     /// By row; as long as was ever written.
     table: Vec<Vec<u32>>,
+    /// Sizes that decode batches are filled up to, ascending.
+    decode_sizes: Vec<usize>,
 }
 
 impl BatchBuilder {
-    /// An empty page table of `num_rows` rows.
-    pub fn new(page_size: PageSize, num_rows: usize) -> Self {
-        Self { page_size: page_size.get(), table: vec![Vec::new(); num_rows] }
+    /// An empty page table of `num_rows` rows. Decode batches are filled up to the next of
+    /// `decode_sizes`, for which there are graphs; larger ones are as they are.
+    pub fn new(
+        page_size: PageSize,
+        num_rows: usize,
+        max_pages_per_row: usize,
+        mut decode_sizes: Vec<usize>,
+    ) -> Self {
+        decode_sizes.sort_unstable();
+        let table = vec![Vec::new(); num_rows];
+        Self { page_size: page_size.get(), max_pages_per_row, table, decode_sizes }
     }
 
     /// The arrays of `plan`. Plans must come in the order of their steps.
     pub fn build(&mut self, plan: &StepPlan) -> HostBatch {
+        let mut lists = Lists::default();
         for update in &plan.table_updates {
             let row = &mut self.table[update.row.0 as usize];
             let end = update.first_page + update.pages.len();
             row.resize(row.len().max(end), 0);
-            for (entry, page) in row[update.first_page..end].iter_mut().zip(&update.pages) {
-                *entry = page.0;
+            let first = update.row.0 as usize * self.max_pages_per_row;
+            for (page, new) in (update.first_page..end).zip(&update.pages) {
+                row[page] = new.0;
+                lists.table_updates.0.push((first + page) as i32);
+                lists.table_updates.1.push(new.0 as i32);
             }
         }
-        let mut batch = HostBatch {
-            table_updates: plan.table_updates.clone(),
-            input_ids: Vec::with_capacity(plan.num_tokens()),
-            sampled_inputs: Default::default(),
-            positions: Vec::with_capacity(plan.num_tokens()),
-            out_loc: Vec::with_capacity(plan.num_tokens()),
-            rows: Vec::with_capacity(plan.sequences.len()),
-            cu_seqlens_q: vec![0],
-            kv_lens: Vec::with_capacity(plan.sequences.len()),
-            last_tokens: Vec::new(),
-            sampled_rows: Vec::new(),
-            sampled_positions: Vec::new(),
-            sampling: Vec::new(),
-        };
+        let mut is_decode = true;
         for sequence in &plan.sequences {
             let row = sequence.row.0 as i32;
             match &sequence.input {
                 InputTokens::Host(tokens) => {
-                    batch.input_ids.extend(tokens.iter().map(|token| *token as i32));
+                    lists.input_ids.extend(tokens.iter().map(|token| *token as i32));
                 }
                 InputTokens::Sampled => {
-                    batch.sampled_inputs.0.push(batch.input_ids.len() as i32);
-                    batch.sampled_inputs.1.push(row);
-                    batch.input_ids.push(0);
+                    lists.sampled_inputs.0.push(lists.input_ids.len() as i32);
+                    lists.sampled_inputs.1.push(row);
+                    lists.input_ids.push(0);
                 }
             }
             let pages = &self.table[sequence.row.0 as usize];
@@ -89,113 +178,90 @@ impl BatchBuilder {
             for position in sequence.start..end {
                 let page = pages[position / self.page_size] as usize;
                 let slot = page * self.page_size + position % self.page_size;
-                batch.positions.push(position as i32);
-                batch.out_loc.push(slot as i32);
+                lists.positions.push(position as i32);
+                lists.out_loc.push(slot as i32);
             }
-            batch.rows.push(row);
-            batch.cu_seqlens_q.push(batch.input_ids.len() as i32);
-            batch.kv_lens.push(end as i32);
+            lists.rows.push(row);
+            lists.ends.push(lists.input_ids.len() as i32);
+            lists.kv_lens.push(end as i32);
+            is_decode &= sequence.input.len() == 1 && sequence.sampling.is_some();
             if let Some(sampling) = sequence.sampling {
-                batch.last_tokens.push(batch.input_ids.len() as i32 - 1);
-                batch.sampled_rows.push(row);
-                batch.sampled_positions.push(end as i32);
-                batch.sampling.push(sampling);
+                lists.last_tokens.push(lists.input_ids.len() as i32 - 1);
+                lists.sampled_rows.push(row);
+                lists.sampled_positions.push(end as i32);
+                lists.sampling.push(sampling);
             }
         }
-        batch
+        let num_sequences = plan.sequences.len();
+        let size = self.decode_sizes.iter().find(|size| is_decode && **size >= num_sequences);
+        lists.pad(size.map_or(0, |size| size - num_sequences));
+        lists.pack(is_decode)
     }
 }
 
-/// An array of `i32` on the device, allocated once for the largest batch.
-#[derive(Debug)]
-pub struct IndexBuffer {
-    tensor: Tensor,
-    len: usize,
+/// The lists of a batch while it is built.
+#[derive(Default)]
+struct Lists {
+    table_updates: (Vec<i32>, Vec<i32>),
+    sampled_inputs: (Vec<i32>, Vec<i32>),
+    input_ids: Vec<i32>,
+    positions: Vec<i32>,
+    out_loc: Vec<i32>,
+    rows: Vec<i32>,
+    /// Where each sequence ends among the tokens.
+    ends: Vec<i32>,
+    kv_lens: Vec<i32>,
+    last_tokens: Vec<i32>,
+    sampled_rows: Vec<i32>,
+    sampled_positions: Vec<i32>,
+    sampling: Vec<SamplingParams>,
 }
 
-impl IndexBuffer {
-    /// Room for `capacity` elements.
-    ///
-    /// # Errors
-    /// If the device has no room.
-    pub fn new(device: &Device, capacity: usize) -> Result<Self, Error> {
-        Ok(Self { tensor: device.zeros(DType::I32, [capacity])?, len: 0 })
+impl Lists {
+    /// Adds `count` sequences that are nobody's: one token each that sees nothing, is stored
+    /// nowhere, and whose sample is kept nowhere.
+    fn pad(&mut self, count: usize) {
+        for _ in 0..count {
+            self.last_tokens.push(self.input_ids.len() as i32);
+            self.input_ids.push(0);
+            self.positions.push(0);
+            self.out_loc.push(-1);
+            self.rows.push(0);
+            self.ends.push(self.input_ids.len() as i32);
+            self.kv_lens.push(0);
+            self.sampled_rows.push(-1);
+            self.sampled_positions.push(0);
+        }
     }
 
-    /// Replaces the contents.
-    ///
-    /// # Errors
-    /// If `values` is longer than the capacity, or the device fails.
-    pub fn upload(&mut self, stream: &Stream, values: &[i32]) -> Result<(), Error> {
-        self.len = values.len();
-        stream.upload(values, self.tensor.view_mut().rows(0..values.len())?)
-    }
-
-    /// What was uploaded, `[len]`.
-    ///
-    /// # Errors
-    /// None; the signature is that of views.
-    pub fn view(&self) -> Result<View<'_>, Error> {
-        self.tensor.view().rows(0..self.len)
-    }
-}
-
-/// A batch on the device.
-#[derive(Debug)]
-pub struct DeviceBatch {
-    /// See [`HostBatch`].
-    pub input_ids: Tensor,
-    /// See [`HostBatch`].
-    pub positions: IndexBuffer,
-    /// See [`HostBatch`].
-    pub out_loc: IndexBuffer,
-    /// See [`HostBatch`].
-    pub rows: IndexBuffer,
-    /// See [`HostBatch`].
-    pub cu_seqlens_q: IndexBuffer,
-    /// See [`HostBatch`].
-    pub kv_lens: IndexBuffer,
-    /// See [`HostBatch`].
-    pub last_tokens: IndexBuffer,
-    num_tokens: usize,
-}
-
-impl DeviceBatch {
-    /// Room for `max_tokens` tokens of `max_sequences` sequences.
-    ///
-    /// # Errors
-    /// If the device has no room.
-    pub fn new(device: &Device, max_tokens: usize, max_sequences: usize) -> Result<Self, Error> {
-        Ok(Self {
-            input_ids: device.zeros(DType::I32, [max_tokens])?,
-            positions: IndexBuffer::new(device, max_tokens)?,
-            out_loc: IndexBuffer::new(device, max_tokens)?,
-            rows: IndexBuffer::new(device, max_sequences)?,
-            cu_seqlens_q: IndexBuffer::new(device, max_sequences + 1)?,
-            kv_lens: IndexBuffer::new(device, max_sequences)?,
-            last_tokens: IndexBuffer::new(device, max_sequences)?,
-            num_tokens: 0,
-        })
-    }
-
-    /// Replaces the contents by `batch`, but for the sampled inputs.
-    ///
-    /// # Errors
-    /// If the batch is larger than the room for it, or the device fails.
-    pub fn upload(&mut self, stream: &Stream, batch: &HostBatch) -> Result<(), Error> {
-        self.num_tokens = batch.input_ids.len();
-        stream.upload(&batch.input_ids, self.input_ids.view_mut().rows(0..self.num_tokens)?)?;
-        self.positions.upload(stream, &batch.positions)?;
-        self.out_loc.upload(stream, &batch.out_loc)?;
-        self.rows.upload(stream, &batch.rows)?;
-        self.cu_seqlens_q.upload(stream, &batch.cu_seqlens_q)?;
-        self.kv_lens.upload(stream, &batch.kv_lens)?;
-        self.last_tokens.upload(stream, &batch.last_tokens)
-    }
-
-    /// Tokens in the batch.
-    pub fn num_tokens(&self) -> usize {
-        self.num_tokens
+    /// In the order of [`Layout::range`].
+    fn pack(self, is_decode: bool) -> HostBatch {
+        let layout = Layout {
+            tokens: self.input_ids.len(),
+            sequences: self.rows.len(),
+            sampled: self.last_tokens.len(),
+        };
+        let ints = [
+            &self.input_ids[..],
+            &self.positions,
+            &self.out_loc,
+            &self.rows,
+            &[0],
+            &self.ends,
+            &self.kv_lens,
+            &self.last_tokens,
+            &self.sampled_rows,
+            &self.sampled_positions,
+        ]
+        .concat();
+        HostBatch {
+            layout,
+            ints,
+            table_updates: self.table_updates,
+            sampled_inputs: self.sampled_inputs,
+            sampling: self.sampling,
+            is_decode,
+        }
     }
 }
 
@@ -207,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_plan_becomes_arrays() {
-        let mut builder = BatchBuilder::new(PageSize::new(4).unwrap(), 3);
+        let mut builder = BatchBuilder::new(PageSize::new(4).unwrap(), 3, 8, vec![4, 2]);
         let update = |row, first_page, pages: &[u32]| TableUpdate {
             row: RowId(row),
             first_page,
@@ -229,13 +295,51 @@ mod tests {
             ],
         };
         let batch = builder.build(&plan);
-        assert_eq!(batch.input_ids, [0, 40, 41]);
+        assert_eq!(batch.layout(), Layout { tokens: 3, sequences: 2, sampled: 1 });
+        assert_eq!(batch.field(Field::InputIds), [0, 40, 41]);
         assert_eq!(batch.sampled_inputs, (vec![0], vec![2]));
-        assert_eq!(batch.positions, [5, 2, 3]);
-        assert_eq!(batch.out_loc, [6 * 4 + 1, 4 + 2, 4 + 3]);
-        assert_eq!((batch.rows, batch.cu_seqlens_q), (vec![2, 0], vec![0, 1, 3]));
-        assert_eq!(batch.kv_lens, [6, 4]);
-        assert_eq!((batch.last_tokens, batch.sampled_rows), (vec![0], vec![2]));
-        assert_eq!(batch.sampled_positions, [6]);
+        assert_eq!(batch.table_updates, (vec![16, 17, 0, 17], vec![7, 5, 1, 6]));
+        assert_eq!(batch.field(Field::Positions), [5, 2, 3]);
+        assert_eq!(batch.field(Field::OutLoc), [6 * 4 + 1, 4 + 2, 4 + 3]);
+        assert_eq!(batch.field(Field::Rows), [2, 0]);
+        assert_eq!(batch.field(Field::CuSeqlensQ), [0, 1, 3]);
+        assert_eq!(batch.field(Field::KvLens), [6, 4]);
+        assert_eq!(batch.field(Field::LastTokens), [0]);
+        assert_eq!(batch.field(Field::SampledRows), [2]);
+        assert_eq!(batch.field(Field::SampledPositions), [6]);
+        assert!(!batch.is_decode());
+    }
+
+    #[test]
+    fn decodes_are_filled_up() {
+        let decode = |row| SequencePlan {
+            request: RequestId(u64::from(row)),
+            row: RowId(row),
+            start: 0,
+            input: InputTokens::Host(vec![9]),
+            sampling: Some(SamplingParams::GREEDY),
+        };
+        let update = |row| TableUpdate { row: RowId(row), first_page: 0, pages: vec![PageId(row)] };
+        let mut build = |rows: std::ops::Range<u32>| {
+            let mut builder =
+                BatchBuilder::new(PageSize::new(1).unwrap(), 8, 8, vec![4, 2]);
+            builder.build(&StepPlan {
+                step: StepId(1),
+                table_updates: rows.clone().map(update).collect(),
+                sequences: rows.map(decode).collect(),
+            })
+        };
+        for (count, size) in [(1, 2), (2, 2), (3, 4), (5, 5)] {
+            let batch = build(0..count);
+            let all = Layout { tokens: size, sequences: size, sampled: size };
+            assert_eq!((batch.layout(), batch.sampling().len()), (all, count as usize));
+            assert!(batch.is_decode());
+        }
+        let batch = build(0..3);
+        assert_eq!(batch.field(Field::OutLoc), [0, 1, 2, -1]);
+        assert_eq!(batch.field(Field::KvLens), [1, 1, 1, 0]);
+        assert_eq!(batch.field(Field::CuSeqlensQ), [0, 1, 2, 3, 4]);
+        assert_eq!(batch.field(Field::SampledRows), [0, 1, 2, -1]);
+        assert_eq!(HostBatch::placeholder(4).layout(), batch.layout());
     }
 }

@@ -11,15 +11,16 @@ mod geometry;
 mod load;
 
 use minisgl_cache::KvPool;
+use minisgl_cache::pool::KvLayer;
 use minisgl_comm::Communicator;
-use minisgl_kernels::ops::{self, AttentionParams, PagedKv, QkNorm, VarlenBatch};
+use minisgl_kernels::ops::{self, Attention, AttentionParams, QkNorm};
 use minisgl_kernels::{Error, Stream, Tensor, View, ViewMut};
 
 pub use self::activations::Activations;
 use self::experts::Experts;
 pub use self::geometry::{ExpertGeometry, Geometry};
 use crate::ModelError;
-use crate::batch::DeviceBatch;
+use crate::batch::{Field, StepInputs};
 
 /// One rank's weights. `h` is the hidden size, `d` the head size; heads, `i` and `v` are this
 /// rank's share.
@@ -86,11 +87,17 @@ pub struct ForwardContext<'a> {
     /// The other ranks.
     pub comm: &'a dyn Communicator,
     /// The batch.
-    pub batch: &'a DeviceBatch,
+    pub inputs: &'a StepInputs,
     /// `[rows, max_pages]` i32
     pub page_table: View<'a>,
     /// Tokens in a page.
     pub page_size: usize,
+}
+
+impl ForwardContext<'_> {
+    fn num_tokens(&self) -> usize {
+        self.inputs.layout().tokens
+    }
 }
 
 impl Decoder {
@@ -107,13 +114,14 @@ impl Decoder {
     pub fn forward(
         &self,
         context: &ForwardContext<'_>,
+        attention: &mut Attention,
         pool: &mut KvPool,
         activations: &mut Activations,
     ) -> Result<(), ModelError> {
-        let ForwardContext { stream, comm, batch, .. } = *context;
-        let (t, eps) = (batch.num_tokens(), self.geometry.rms_norm_eps);
+        let ForwardContext { stream, comm, inputs, .. } = *context;
+        let (t, eps) = (context.num_tokens(), self.geometry.rms_norm_eps);
 
-        let ids = batch.input_ids.view().rows(0..t)?;
+        let ids = inputs.field(Field::InputIds)?;
         let residual = activations.residual.view_mut().rows(0..t)?;
         let first_id = self.geometry.first_token_id;
         ops::embedding(stream, ids, self.embedding.view(), first_id, residual)?;
@@ -130,13 +138,13 @@ impl Decoder {
         for (index, layer) in self.layers.iter().enumerate() {
             let next_norm =
                 self.layers.get(index + 1).map_or(&self.final_norm, |next| &next.input_norm);
-            self.attention(context, layer, pool.layer_mut(index), activations)?;
+            self.attention(context, layer, attention, pool.layer_mut(index), activations)?;
             self.add_and_norm(context, &layer.post_attention_norm, activations)?;
             self.mlp(context, layer, activations)?;
             self.add_and_norm(context, next_norm, activations)?;
         }
 
-        let last_tokens = batch.last_tokens.view()?;
+        let last_tokens = inputs.field(Field::LastTokens)?;
         let m = last_tokens.num_elements();
         let x = activations.x.view().rows(0..t)?;
         ops::gather_rows(stream, x, last_tokens, activations.last.view_mut().rows(0..m)?)?;
@@ -152,12 +160,13 @@ impl Decoder {
         &self,
         context: &ForwardContext<'_>,
         layer: &Layer,
-        pool: &mut minisgl_cache::pool::KvLayer,
+        attention: &mut Attention,
+        pool: &mut KvLayer,
         activations: &mut Activations,
     ) -> Result<(), ModelError> {
-        let ForwardContext { stream, batch, .. } = *context;
+        let ForwardContext { stream, inputs, .. } = *context;
         let Geometry { num_qo_heads, num_kv_heads, head_dim, rms_norm_eps, .. } = self.geometry;
-        let t = batch.num_tokens();
+        let t = context.num_tokens();
         let x = activations.x.view().rows(0..t)?;
         layer.qkv_proj.forward(stream, x, activations.qkv.view_mut().rows(0..t)?)?;
 
@@ -165,40 +174,31 @@ impl Decoder {
             activations.qkv.view_mut().rows(0..t)?.split_columns(num_qo_heads * head_dim)?;
         let (k, v) = kv.split_columns(num_kv_heads * head_dim)?;
         let mut q = q.reshape([t, num_qo_heads, head_dim])?;
-        let mut k = k.reshape([t, num_kv_heads, head_dim])?;
+        let k = k.reshape([t, num_kv_heads, head_dim])?;
         let v = v.reshape([t, num_kv_heads, head_dim])?;
         let norm = layer.qk_norm.as_ref().map(|(q_weight, k_weight)| QkNorm {
             q_weight: q_weight.view(),
             k_weight: k_weight.view(),
             eps: rms_norm_eps,
         });
-        let positions = batch.positions.view()?;
-        let cos_sin = self.cos_sin.view();
-        ops::qk_norm_rope(stream, q.reborrow(), k.reborrow(), norm, positions, cos_sin)?;
-        ops::store_kv(
+        ops::qk_norm_rope_store(
             stream,
-            k.as_view(),
+            q.reborrow(),
+            k,
             v.as_view(),
-            batch.out_loc.view()?,
+            norm,
+            inputs.field(Field::Positions)?,
+            self.cos_sin.view(),
+            inputs.field(Field::OutLoc)?,
             pool.k.view_mut(),
             pool.v.view_mut(),
         )?;
-        let kv = PagedKv {
-            k_pool: pool.k.view(),
-            v_pool: pool.v.view(),
-            page_table: context.page_table,
-            page_size: context.page_size,
-        };
-        let sequences = VarlenBatch {
-            rows: batch.rows.view()?,
-            cu_seqlens_q: batch.cu_seqlens_q.view()?,
-            kv_lens: batch.kv_lens.view()?,
-        };
+        let kv = pool.paged(context.page_table, context.page_size);
         let scale = 1.0 / (head_dim as f32).sqrt();
         let params = AttentionParams { scale, window: layer.window };
         let out = activations.attention.view_mut().rows(0..t)?;
         let out = out.reshape([t, num_qo_heads, head_dim])?;
-        ops::paged_attention(stream, q.as_view(), kv, sequences, params, out)?;
+        attention.run(stream, q.as_view(), kv, inputs.sequences()?, params, out)?;
 
         let attention = activations.attention.view().rows(0..t)?;
         layer.o_proj.forward(stream, attention, activations.x.view_mut().rows(0..t)?)?;
@@ -212,7 +212,7 @@ impl Decoder {
         layer: &Layer,
         activations: &mut Activations,
     ) -> Result<(), ModelError> {
-        let (stream, t) = (context.stream, context.batch.num_tokens());
+        let (stream, t) = (context.stream, context.num_tokens());
         let (gate_up_proj, down_proj) = match &layer.mlp {
             Mlp::Dense { gate_up_proj, down_proj } => (gate_up_proj, down_proj),
             Mlp::Sparse(experts) => return Ok(experts.forward(stream, t, activations)?),
@@ -233,7 +233,7 @@ impl Decoder {
         weight: &Tensor,
         activations: &mut Activations,
     ) -> Result<(), ModelError> {
-        let (stream, t) = (context.stream, context.batch.num_tokens());
+        let (stream, t) = (context.stream, context.num_tokens());
         context.comm.all_reduce(stream, activations.x.view_mut().rows(0..t)?)?;
         let x = activations.x.view_mut().rows(0..t)?;
         let residual = activations.residual.view_mut().rows(0..t)?;

@@ -1,15 +1,29 @@
-//! One rank: its weights, its part of the KV pool, its copy of the page table, and the memory for
-//! one step. Runs batches; never knows how they were decided or what becomes of the tokens.
+//! One rank: its weights, its KV pool, its memory for one step. Knows batches; never plans, requests
+//! or how many steps there will be.
+//!
+//! A step is launched, and its results are there some time later: on a GPU the next step may be
+//! launched before. Everything of a step is ordered on one stream, so steps share all memory but
+//! that for the results.
+
+mod graphs;
+mod phases;
+
+use std::sync::Arc;
 
 use minisgl_cache::KvPool;
 use minisgl_comm::Communicator;
-use minisgl_kernels::{DType, Stream, Tensor, ops};
+use minisgl_kernels::{DType, Error, Stream, Tensor, ops};
 use minisgl_sched::Sample;
 
+pub use self::phases::{Phases, PhaseBackends};
+use self::graphs::Graphs;
 use crate::ModelError;
-use crate::batch::{DeviceBatch, HostBatch, IndexBuffer};
+use crate::batch::{Field, HostBatch, StepInputs};
 use crate::decoder::{Activations, Decoder, ForwardContext};
-use crate::sampler::Sampler;
+use crate::sampler::{Results, Sampler};
+
+/// Steps that may be launched and not finished.
+pub const MAX_LAUNCHED: usize = 2;
 
 /// Sizes of the memory for one step, fixed at start.
 #[derive(Clone, Copy, Debug)]
@@ -26,22 +40,35 @@ pub struct StepLimits {
     pub vocab_size: usize,
 }
 
+/// A step that was launched; finish it with [`Engine::finish`], in the order of the launches.
+#[derive(Debug)]
+#[must_use = "a step that is never finished blocks the ones after it"]
+pub struct Launched(usize);
+
 /// See the [module](self).
 pub struct Engine {
     stream: Stream,
     comm: Box<dyn Communicator>,
+    /// Before all memory that they use.
+    graphs: Graphs,
+    memory: StepMemory,
+    /// By the number of the step.
+    results: Vec<Results>,
+    num_launched: usize,
+    num_finished: usize,
+}
+
+/// What a forward pass reads and writes; it stays where it is, so that graphs can name it.
+struct StepMemory {
     decoder: Decoder,
     pool: KvPool,
     page_size: usize,
+    attention: Phases,
     /// `[rows, max_pages]` i32
     page_table: Tensor,
     /// `[rows]` i32: the token last sampled for each row.
     last_sampled: Tensor,
-    /// Rows and tokens of inputs that are read from `last_sampled`.
-    sampled_rows: IndexBuffer,
-    sampled_tokens: IndexBuffer,
-    sampled_ids: Tensor,
-    batch: DeviceBatch,
+    inputs: StepInputs,
     activations: Activations,
     sampler: Sampler,
 }
@@ -50,62 +77,103 @@ impl Engine {
     /// Allocates the memory for one step.
     ///
     /// # Errors
-    /// If the device has no room.
+    /// If the device has no room, or not these attention kernels.
     pub fn new(
         stream: Stream,
         comm: Box<dyn Communicator>,
         decoder: Decoder,
         pool: KvPool,
         limits: StepLimits,
+        attention: PhaseBackends,
     ) -> Result<Self, ModelError> {
         let StepLimits { max_tokens, max_sequences, max_pages_per_row, .. } = limits;
         let geometry = *decoder.geometry();
-        let device = stream.device();
-        Ok(Self {
+        let (device, world_size) = (stream.device(), comm.world_size());
+        let results = || Results::new(device, max_sequences, world_size);
+        let memory = StepMemory {
             page_size: limits.page_size,
+            attention: Phases::new(&stream, &geometry, &limits, attention)?,
             page_table: device.zeros(DType::I32, [max_sequences, max_pages_per_row])?,
             last_sampled: device.zeros(DType::I32, [max_sequences])?,
-            sampled_rows: IndexBuffer::new(device, max_sequences)?,
-            sampled_tokens: IndexBuffer::new(device, max_sequences)?,
-            sampled_ids: device.zeros(DType::I32, [max_sequences])?,
-            batch: DeviceBatch::new(device, max_tokens, max_sequences)?,
+            inputs: StepInputs::new(device, max_tokens, max_sequences)?,
             activations: Activations::new(device, &geometry, max_tokens, max_sequences)?,
             sampler: Sampler::new(
                 device,
                 geometry.first_token_id,
                 limits.vocab_size,
                 max_sequences,
-                comm.world_size(),
+                world_size,
             )?,
-            stream,
-            comm,
             decoder,
             pool,
+        };
+        Ok(Self {
+            graphs: Graphs::default(),
+            memory,
+            results: (0..MAX_LAUNCHED).map(|_| results()).collect::<Result<_, _>>()?,
+            num_launched: 0,
+            num_finished: 0,
+            stream,
+            comm,
         })
     }
 
-    /// Runs one step: computes the batch and samples. The same on all ranks.
+    /// Captures a graph for decode batches of each of `sizes`. All ranks call this together.
+    ///
+    /// # Errors
+    /// If the device cannot, or has no room.
+    pub fn capture(&mut self, sizes: &[usize]) -> Result<(), ModelError> {
+        let Self { stream, comm, graphs, memory, .. } = self;
+        graphs.capture(sizes, stream, &**comm, memory)
+    }
+
+    /// Queues one step: computes the batch and samples. The same on all ranks.
     ///
     /// # Errors
     /// If a kernel or a collective fails; the engine is broken then.
-    pub fn step(&mut self, batch: &HostBatch) -> Result<Vec<Sample>, ModelError> {
+    ///
+    /// # Panics
+    /// If [`MAX_LAUNCHED`] steps are not finished.
+    pub fn launch(&mut self, batch: &Arc<HostBatch>) -> Result<Launched, ModelError> {
+        assert!(self.num_launched < self.num_finished + MAX_LAUNCHED, "finish a step before");
         // Inside the device's own threads, so that ops start without a hand-over each.
         let stream = self.stream.clone();
-        stream.run(|| {
-            self.prepare(batch)?;
-            let context = ForwardContext {
-                stream: &self.stream,
-                comm: &*self.comm,
-                batch: &self.batch,
-                page_table: self.page_table.view(),
-                page_size: self.page_size,
-            };
-            self.decoder.forward(&context, &mut self.pool, &mut self.activations)?;
-            let logits = self.activations.logits(batch.sampling.len())?;
-            let samples = self.sampler.sample(&self.stream, &*self.comm, logits, batch)?;
-            self.keep(batch, &samples)?;
-            Ok(samples)
-        })
+        stream.run(|| self.queue(batch))?;
+        self.num_launched += 1;
+        Ok(Launched(self.num_launched))
+    }
+
+    fn queue(&mut self, batch: &Arc<HostBatch>) -> Result<(), ModelError> {
+        let Self { stream, comm, graphs, memory, results, .. } = self;
+        let graph = graphs.of(batch);
+        memory.prepare(stream, batch, graph.is_some())?;
+        match graph {
+            Some(graph) => graph.launch(stream)?,
+            None => memory.forward(stream, &**comm)?,
+        }
+        memory.choose(stream, &**comm, batch)?;
+        results[self.num_launched % MAX_LAUNCHED].start(stream, &memory.sampler, batch)
+    }
+
+    /// Whether [`Engine::finish`] would not wait for the oldest step that was launched.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn is_done(&self) -> Result<bool, ModelError> {
+        self.results[self.num_finished % MAX_LAUNCHED].are_there()
+    }
+
+    /// Waits for a step: one sample per sampled sequence.
+    ///
+    /// # Errors
+    /// If the device failed.
+    ///
+    /// # Panics
+    /// If another step was launched before and is not finished.
+    pub fn finish(&mut self, step: Launched) -> Result<Vec<Sample>, ModelError> {
+        assert_eq!(step.0, self.num_finished + 1, "steps are finished in their order");
+        self.num_finished += 1;
+        self.results[(step.0 - 1) % MAX_LAUNCHED].finish()
     }
 
     /// This rank's logits of the `num_sampled` sequences sampled in the last step, row by row.
@@ -113,47 +181,57 @@ impl Engine {
     /// # Errors
     /// If the device fails.
     pub fn last_logits(&self, num_sampled: usize) -> Result<Vec<f32>, ModelError> {
-        let logits = self.activations.logits(num_sampled)?;
+        let logits = self.memory.activations.logits(num_sampled)?;
         let mut host = vec![0.0; logits.num_elements()];
         self.stream.download(logits, &mut host)?;
         Ok(host)
     }
+}
 
-    /// Uploads the batch and fills in the ids that only the device knows.
-    fn prepare(&mut self, batch: &HostBatch) -> Result<(), ModelError> {
-        let stream = &self.stream;
-        for update in &batch.table_updates {
-            let row = update.row.0 as usize;
-            let columns = update.first_page..update.first_page + update.pages.len();
-            let pages: Vec<i32> = update.pages.iter().map(|page| page.0 as i32).collect();
-            let target = self.page_table.view_mut().rows(row..row + 1)?.columns(columns)?;
-            stream.upload(&pages, target)?;
-        }
-        self.batch.upload(stream, batch)?;
-        let (tokens, rows) = &batch.sampled_inputs;
-        self.sampled_tokens.upload(stream, tokens)?;
-        self.sampled_rows.upload(stream, rows)?;
-        let last_sampled = self.last_sampled.view();
-        let ids = self.sampled_ids.view_mut().rows(0..rows.len())?;
-        ops::gather_ids(stream, last_sampled, self.sampled_rows.view()?, ids)?;
-        let ids = self.sampled_ids.view().rows(0..rows.len())?;
-        let input_ids = self.batch.input_ids.view_mut();
-        ops::scatter_ids(stream, ids, self.sampled_tokens.view()?, input_ids)?;
-        Ok(())
+impl StepMemory {
+    /// Uploads the batch and what else the forward pass reads.
+    fn prepare(
+        &mut self,
+        stream: &Stream,
+        batch: &HostBatch,
+        for_graph: bool,
+    ) -> Result<(), Error> {
+        self.inputs.upload(stream, batch, &mut self.page_table, &self.last_sampled)?;
+        let Self { attention, inputs, pool, page_table, page_size, .. } = self;
+        attention.plan(stream, batch, inputs, pool, page_table.view(), *page_size, for_graph)
     }
 
-    /// Remembers the sampled tokens as inputs of the next step.
-    fn keep(&mut self, batch: &HostBatch, samples: &[Sample]) -> Result<(), ModelError> {
-        let token = |sample: &Sample| match sample {
-            Sample::Token { token, .. } => *token as i32,
-            Sample::NotFinite => 0,
+    /// From the batch that was prepared to its most likely tokens. Reads nothing from the host.
+    fn forward(&mut self, stream: &Stream, comm: &dyn Communicator) -> Result<(), ModelError> {
+        let m = self.inputs.layout().sampled;
+        let context = ForwardContext {
+            stream,
+            comm,
+            inputs: &self.inputs,
+            page_table: self.page_table.view(),
+            page_size: self.page_size,
         };
-        let tokens: Vec<i32> = samples.iter().map(token).collect();
-        self.sampled_rows.upload(&self.stream, &batch.sampled_rows)?;
-        self.stream.upload(&tokens, self.sampled_ids.view_mut().rows(0..tokens.len())?)?;
-        let tokens = self.sampled_ids.view().rows(0..tokens.len())?;
-        let rows = self.sampled_rows.view()?;
-        ops::scatter_ids(&self.stream, tokens, rows, self.last_sampled.view_mut())?;
+        let attention = self.attention.planned();
+        self.decoder.forward(&context, attention, &mut self.pool, &mut self.activations)?;
+        if m == 0 {
+            return Ok(());
+        }
+        self.sampler.find_most_likely(stream, comm, self.activations.logits(m)?)
+    }
+
+    /// Chooses tokens and remembers them as inputs of the next step.
+    fn choose(
+        &mut self,
+        stream: &Stream,
+        comm: &dyn Communicator,
+        batch: &HostBatch,
+    ) -> Result<(), ModelError> {
+        let m = batch.sampling().len();
+        let logits = self.activations.logits(m)?;
+        let positions = self.inputs.field(Field::SampledPositions)?;
+        self.sampler.choose(stream, comm, logits, positions, batch)?;
+        let rows = self.inputs.field(Field::SampledRows)?.rows(0..m)?;
+        ops::scatter_ids(stream, self.sampler.chosen(m)?, rows, self.last_sampled.view_mut())?;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! Never knows requests; it passes plans down and samples up.
 
 mod launch;
+mod placement;
 mod worker;
 
 use std::collections::VecDeque;
@@ -13,10 +14,11 @@ use std::thread::JoinHandle;
 
 use minisgl_sched::{Executor, SchedulerConfig, StepId, StepOutput, StepPlan, Ticket};
 
-pub(crate) use self::launch::devices;
+pub(crate) use self::placement::devices;
 use self::worker::{Report, Work};
 use crate::ModelError;
 use crate::batch::BatchBuilder;
+use crate::engine::PhaseBackends;
 use crate::memory::MemoryPlan;
 
 /// What a launched group can do; all fixed at start.
@@ -38,6 +40,10 @@ pub struct EngineLimits {
     pub device: String,
     /// Bytes of weights that a step reads, of all ranks: all but an input embedding of its own.
     pub step_weight_bytes: usize,
+    /// Attention kernels.
+    pub attention: PhaseBackends,
+    /// Decode batches that are captured as graphs.
+    pub graph_sizes: Vec<usize>,
     /// Bytes of K and V of one token, of all ranks.
     pub kv_bytes_per_token: usize,
     /// Where the memory goes.
@@ -50,6 +56,9 @@ pub struct EngineLimits {
 
 /// Hears how a launch gets on. Called from the launching thread.
 pub trait LaunchObserver {
+    /// The devices are known; weights come next.
+    fn initializing(&self, world_size: usize, on_gpus: bool);
+
     /// `rank` of `world_size` has its weights and memory.
     fn rank_ready(&self, rank: usize, world_size: usize);
 

@@ -2,21 +2,23 @@
 //! memory ratio leaves. Knows sizes; allocates nothing.
 
 use minisgl_cache::KvLayout;
-use minisgl_kernels::{Device, MemoryInfo};
+use minisgl_kernels::Device;
 
+use crate::batch::StepInputs;
 use crate::decoder::{Activations, Geometry};
 use crate::engine::StepLimits;
 use crate::{EngineOptions, ModelConfig, ModelError};
 
-/// The share of free memory used on the CPU unless told otherwise: others live there too.
+/// The share of free memory used unless told otherwise: on a CPU others live there too.
 const DEFAULT_CPU_RATIO: f64 = 0.5;
+const DEFAULT_GPU_RATIO: f64 = 0.9;
 
 /// Where one device's memory goes, in bytes; all ranks of that device together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryPlan {
     /// Weights.
     pub weight_bytes: usize,
-    /// Activations, logits and tables.
+    /// Activations, logits, tables and workspaces.
     pub step_bytes: usize,
     /// The KV pool.
     pub kv_bytes: usize,
@@ -28,9 +30,12 @@ pub struct MemoryPlan {
 ///
 /// # Errors
 /// [`ModelError::Option`] if it is not in (0, 1].
-pub fn memory_ratio(options: &EngineOptions) -> Result<f64, ModelError> {
+pub fn memory_ratio(options: &EngineOptions, device: &Device) -> Result<f64, ModelError> {
     match options.memory_ratio {
-        None => Ok(DEFAULT_CPU_RATIO),
+        None => Ok(match device {
+            Device::Cpu(_) => DEFAULT_CPU_RATIO,
+            Device::Cuda(_) => DEFAULT_GPU_RATIO,
+        }),
         Some(ratio) if ratio > 0.0 && ratio <= 1.0 => Ok(ratio),
         Some(ratio) => Err(ModelError::Option {
             option: "--memory-ratio",
@@ -39,7 +44,8 @@ pub fn memory_ratio(options: &EngineOptions) -> Result<f64, ModelError> {
     }
 }
 
-/// Plans the memory of `device`, which holds the ranks with these sizes.
+/// Plans the memory of `device`, which holds the ranks with these sizes; its kernels need
+/// `workspace_bytes` of their own.
 ///
 /// # Errors
 /// [`ModelError::OutOfMemory`] if not even one request of `max_pages_per_row` pages fits beside the
@@ -49,10 +55,26 @@ pub fn plan(
     options: &EngineOptions,
     limits: &StepLimits,
     ranks: &[(Geometry, KvLayout)],
+    workspace_bytes: usize,
     device: &Device,
 ) -> Result<MemoryPlan, ModelError> {
     let memory = device.memory()?;
-    plan_within(config, options, limits, ranks, memory, &device.description())
+    let budget = Budget {
+        free_bytes: memory.free_bytes as usize,
+        ratio: memory_ratio(options, device)?,
+        workspace_bytes,
+        device: device.description(),
+    };
+    plan_within(config, options, limits, ranks, &budget)
+}
+
+/// What a device offers.
+struct Budget {
+    free_bytes: usize,
+    ratio: f64,
+    /// What its kernels need beside activations.
+    workspace_bytes: usize,
+    device: String,
 }
 
 fn plan_within(
@@ -60,22 +82,23 @@ fn plan_within(
     options: &EngineOptions,
     limits: &StepLimits,
     ranks: &[(Geometry, KvLayout)],
-    memory: MemoryInfo,
-    device: &str,
+    budget: &Budget,
 ) -> Result<MemoryPlan, ModelError> {
     let sum =
         |bytes: &dyn Fn(&(Geometry, KvLayout)) -> usize| ranks.iter().map(bytes).sum::<usize>();
     let table_bytes = limits.max_sequences * limits.max_pages_per_row * size_of::<i32>();
     let weight_bytes = sum(&|(geometry, _)| geometry.weight_bytes(config));
     let step_bytes = sum(&|(geometry, _)| {
-        Activations::bytes(geometry, limits.max_tokens, limits.max_sequences) + table_bytes
-    });
+        Activations::bytes(geometry, limits.max_tokens, limits.max_sequences)
+            + StepInputs::bytes(limits.max_tokens, limits.max_sequences)
+            + table_bytes
+    }) + budget.workspace_bytes;
     let page_bytes = sum(&|(_, layout)| layout.bytes_per_page());
     // More than this could never be held by requests; a prefix cache gains little from more.
     let most_useful = limits.max_sequences * limits.max_pages_per_row;
-    let budget = memory.free_bytes as f64 * memory_ratio(options)?;
+    let allowed = (budget.free_bytes as f64 * budget.ratio) as usize;
     let fixed_bytes = weight_bytes + step_bytes;
-    let left = (budget as usize).saturating_sub(fixed_bytes);
+    let left = allowed.saturating_sub(fixed_bytes);
     let num_pages = match options.num_pages {
         Some(0) => {
             return Err(ModelError::Option {
@@ -89,12 +112,12 @@ fn plan_within(
     let kv_bytes = num_pages.saturating_mul(page_bytes);
     let needed = fixed_bytes.saturating_add(kv_bytes.max(page_bytes));
     let available = match options.num_pages {
-        Some(_) => memory.free_bytes as usize,
-        None => budget as usize,
+        Some(_) => budget.free_bytes,
+        None => allowed,
     };
     if num_pages == 0 || needed > available {
         return Err(ModelError::OutOfMemory {
-            device: device.to_owned(),
+            device: budget.device.clone(),
             what: "weights, activations and KV pages",
             needed: mib(needed),
             available: mib(available),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
+use minisgl_kernels::cuda::LibrarySearch;
 use minisgl_sched::{CacheKind, PageSize};
 
 /// See the fields.
@@ -11,6 +12,10 @@ use minisgl_sched::{CacheKind, PageSize};
 pub struct EngineOptions {
     /// Where to compute.
     pub device: DeviceChoice,
+    /// Which GPU each rank uses, by the driver's numbers; the first ones if not given.
+    pub gpus: Option<Vec<usize>>,
+    /// Where the CUDA libraries are looked for.
+    pub libraries: LibrarySearch,
     /// CPU threads in all, shared out over the ranks; all cores if not given.
     pub cpu_threads: Option<NonZeroUsize>,
     /// Tensor-parallel ranks.
@@ -33,7 +38,8 @@ pub struct EngineOptions {
     pub max_prefill_tokens: usize,
     /// Tokens of one request, prompt and output; the model's context if not given.
     pub max_seq_len: Option<usize>,
-    /// The largest decode batch captured as a CUDA graph.
+    /// The largest decode batch captured as a CUDA graph, 0 for none; by the GPU's memory if not
+    /// given.
     pub cuda_graph_max_bs: Option<usize>,
     /// Random weights in place of the checkpoint's: for measuring speed without files.
     pub dummy_weights: bool,
@@ -43,6 +49,8 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             device: DeviceChoice::Auto,
+            gpus: None,
+            libraries: LibrarySearch::default(),
             cpu_threads: None,
             tp_size: NonZeroUsize::MIN,
             dtype: DTypeChoice::Auto,

@@ -8,19 +8,25 @@
 //! Filters apply in the order of Hugging Face transformers: temperature, top-k, top-p (of what
 //! top-k left), min-p. Log-probabilities are of the model's distribution, before all of them.
 //!
+//! Everything is queued on the device and nothing waits for it; the host reads the results when they
+//! are there ([`Results`]).
+//!
 //! Never knows requests; one row is one sequence of the step.
 
 mod column;
 mod logprobs;
+mod params;
+mod results;
 
 use minisgl_comm::Communicator;
 use minisgl_kernels::ops::sampling::{
     self as ops, NUM_BINS, ROUNDS, ThresholdMode, ThresholdState,
 };
 use minisgl_kernels::{DType, Device, Error, Stream, Tensor, View};
-use minisgl_sched::{Sample, SamplingParams};
 
 use self::column::Column;
+use self::params::DeviceParams;
+pub use self::results::Results;
 use crate::ModelError;
 use crate::batch::HostBatch;
 
@@ -33,19 +39,40 @@ pub struct Sampler {
     first_id: i32,
     /// Token ids of the whole model.
     vocab_size: usize,
-    values: Column<f32>,
-    ids: Column<i32>,
-    row_max: Tensor,
-    inv_temperature: Tensor,
+    params: DeviceParams,
+    /// What this rank finds, and what all do.
+    values: Column,
+    ids: Column,
+    best: Best,
+    drawn: Best,
+    /// `[rows]` i32
+    chosen: Tensor,
+    /// Whether the tokens chosen are the best ones, and not in `chosen`.
+    chosen_is_best: bool,
     threshold: Tensor,
-    seeds: Tensor,
-    positions: Tensor,
-    mode: Tensor,
     prefix: Tensor,
     remaining: Tensor,
     histogram: Tensor,
-    top_values: Column<f32>,
-    top_ids: Column<i32>,
+    sums: Tensor,
+    picked: Tensor,
+    top_values: Column,
+    top_ids: Column,
+}
+
+/// The best token of each row, in some sense; id -1 if there is none.
+#[derive(Debug)]
+struct Best {
+    /// `[rows]` f32
+    value: Tensor,
+    /// `[rows]` i32
+    id: Tensor,
+}
+
+impl Best {
+    fn new(device: &Device, rows: usize) -> Result<Self, Error> {
+        let (value, id) = (device.zeros(DType::F32, [rows])?, device.zeros(DType::I32, [rows])?);
+        Ok(Self { value, id })
+    }
 }
 
 /// The arguments that all steps of one call share.
@@ -55,24 +82,12 @@ struct Call<'a> {
     comm: &'a dyn Communicator,
     /// `[m, v]` f32
     logits: View<'a>,
-    batch: &'a HostBatch,
 }
 
 impl Call<'_> {
     fn len(&self) -> usize {
-        self.batch.sampling.len()
+        self.logits.shape().dims()[0]
     }
-
-    fn params(&self) -> impl Iterator<Item = &SamplingParams> {
-        self.batch.sampling.iter()
-    }
-}
-
-/// The most likely token of a row, or whatever else was looked for; id -1 if there is none.
-#[derive(Clone, Copy, PartialEq, Debug)]
-struct Best {
-    value: f32,
-    id: i32,
 }
 
 impl Sampler {
@@ -89,170 +104,158 @@ impl Sampler {
     ) -> Result<Self, Error> {
         let floats = || device.zeros(DType::F32, [max_rows]);
         let ints = || device.zeros(DType::I32, [max_rows]);
+        let column = |dtype, len| Column::new(device, dtype, len, world_size);
         Ok(Self {
             first_id,
             vocab_size,
-            values: Column::new(device, max_rows, world_size)?,
-            ids: Column::new(device, max_rows, world_size)?,
-            row_max: floats()?,
-            inv_temperature: floats()?,
+            params: DeviceParams::new(device, max_rows)?,
+            values: column(DType::F32, max_rows)?,
+            ids: column(DType::I32, max_rows)?,
+            best: Best::new(device, max_rows)?,
+            drawn: Best::new(device, max_rows)?,
+            chosen: ints()?,
+            chosen_is_best: true,
             threshold: floats()?,
-            seeds: device.zeros(DType::U64, [max_rows])?,
-            positions: ints()?,
-            mode: ints()?,
             prefix: ints()?,
             remaining: floats()?,
             histogram: device.zeros(DType::F32, [max_rows, NUM_BINS])?,
-            top_values: Column::new(device, max_rows * MAX_LOGPROBS, world_size)?,
-            top_ids: Column::new(device, max_rows * MAX_LOGPROBS, world_size)?,
+            sums: floats()?,
+            picked: floats()?,
+            top_values: column(DType::F32, max_rows * MAX_LOGPROBS)?,
+            top_ids: column(DType::I32, max_rows * MAX_LOGPROBS)?,
         })
     }
 
-    /// Chooses a token for every row of `logits`, `[m, v]` f32, the `m` sampled sequences of
-    /// `batch`. All ranks call this together, each with its share of the logits, and get the same.
+    /// Finds the most likely token of every row of `logits`, `[m, v]` f32. All ranks call this
+    /// together, each with its share of the logits. Reads nothing from the host, so that a graph can
+    /// hold it.
     ///
     /// # Errors
     /// If a kernel or a collective fails.
-    pub fn sample(
+    pub fn find_most_likely(
         &mut self,
         stream: &Stream,
         comm: &dyn Communicator,
         logits: View<'_>,
+    ) -> Result<(), ModelError> {
+        let call = Call { stream, comm, logits };
+        let (values, ids) = (self.values.local(call.len())?, self.ids.local(call.len())?);
+        ops::argmax(stream, logits, self.first_id, values, ids)?;
+        best_of_ranks(&call, &mut self.values, &mut self.ids, &mut self.best)
+    }
+
+    /// After [`Sampler::find_most_likely`], chooses a token for the first rows of `logits`, one for
+    /// each of the sampling parameters of `batch`; `positions` (`[m]` i32) are those of the tokens.
+    /// All ranks call this together, and choose the same.
+    ///
+    /// # Errors
+    /// If a kernel or a collective fails.
+    pub fn choose(
+        &mut self,
+        stream: &Stream,
+        comm: &dyn Communicator,
+        logits: View<'_>,
+        positions: View<'_>,
         batch: &HostBatch,
-    ) -> Result<Vec<Sample>, ModelError> {
-        let call = Call { stream, comm, logits, batch };
-        if call.len() == 0 {
-            return Ok(Vec::new());
+    ) -> Result<(), ModelError> {
+        let params = batch.sampling();
+        let m = params.len();
+        self.chosen_is_best = params.iter().all(|params| params.temperature == 0.0);
+        let asks_logprobs = params.iter().any(|params| params.logprobs.is_some());
+        if m == 0 || (self.chosen_is_best && !asks_logprobs) {
+            return Ok(());
         }
-        let best = self.most_likely(&call)?;
-        let is_greedy = |params: &SamplingParams| params.temperature == 0.0;
-        let chosen = if call.params().all(is_greedy) {
-            best.clone()
-        } else {
-            let drawn = self.draw(&call, &best)?;
-            let rows = call.params().zip(best.iter().zip(drawn));
-            rows.map(|(params, (best, drawn))| if is_greedy(params) { *best } else { drawn })
-                .collect()
-        };
-        let mut logprobs = self.logprobs(&call, &best, &chosen)?;
-        let rows = best.iter().zip(&chosen).zip(&mut logprobs);
-        let sample =
-            |((best, chosen), logprobs): ((&Best, &Best), &mut Option<_>)| match u32::try_from(
-                chosen.id,
-            ) {
-                Ok(token) if best.id >= 0 => Sample::Token { token, logprobs: logprobs.take() },
-                _ => Sample::NotFinite,
-            };
-        Ok(rows.map(sample).collect())
+        let call = Call { stream, comm, logits: logits.rows(0..m)? };
+        self.params.upload(stream, params, self.vocab_size)?;
+        if !self.chosen_is_best {
+            self.draw(&call, positions.rows(0..m)?)?;
+        }
+        if asks_logprobs { self.find_logprobs(&call, params) } else { Ok(()) }
     }
 
-    fn most_likely(&mut self, call: &Call<'_>) -> Result<Vec<Best>, ModelError> {
-        let m = call.len();
-        let (values, ids) = (self.values.local(m)?, self.ids.local(m)?);
-        ops::argmax(call.stream, call.logits, self.first_id, values, ids)?;
-        self.best_of_ranks(call)
+    /// The tokens chosen for the first `m` rows, `[m]` i32; -1 if the logits were not finite.
+    ///
+    /// # Errors
+    /// If there is no room for so many.
+    pub fn chosen(&self, m: usize) -> Result<View<'_>, Error> {
+        if self.chosen_is_best { &self.best.id } else { &self.chosen }.view().rows(0..m)
     }
 
-    /// Draws from the filtered distributions of all rows.
-    fn draw(&mut self, call: &Call<'_>, best: &[Best]) -> Result<Vec<Best>, ModelError> {
-        let m = call.len();
-        let finite = |best: &Best| if best.id < 0 { 0.0 } else { best.value };
-        let row_max: Vec<f32> = best.iter().map(finite).collect();
-        // Greedy rows are drawn too, at temperature 1, and not looked at.
-        let inverse = |params: &SamplingParams| match params.temperature {
-            0.0 => 1.0,
-            temperature => 1.0 / temperature,
-        };
-        let inv_temperature: Vec<f32> = call.params().map(inverse).collect();
-        let seeds: Vec<u64> = call.params().map(|params| params.seed).collect();
-        let stream = call.stream;
-        stream.upload(&row_max, self.row_max.view_mut().rows(0..m)?)?;
-        stream.upload(&inv_temperature, self.inv_temperature.view_mut().rows(0..m)?)?;
-        stream.upload(&vec![f32::NEG_INFINITY; m], self.threshold.view_mut().rows(0..m)?)?;
-        stream.upload(&seeds, self.seeds.view_mut().rows(0..m)?)?;
-        stream.upload(&call.batch.sampled_positions, self.positions.view_mut().rows(0..m)?)?;
-        self.filter(call, &row_max, &inv_temperature)?;
+    /// Draws from the filtered distributions of all rows; greedy rows get their best token.
+    fn draw(&mut self, call: &Call<'_>, positions: View<'_>) -> Result<(), ModelError> {
+        let (m, stream) = (call.len(), call.stream);
+        ops_copy(stream, self.params.no_threshold(m)?, &mut self.threshold)?;
+        self.filter(call)?;
         ops::gumbel_argmax(
             stream,
             call.logits,
-            self.inv_temperature.view().rows(0..m)?,
+            self.params.inv_temperature(m)?,
             self.threshold.view().rows(0..m)?,
-            self.seeds.view().rows(0..m)?,
-            self.positions.view().rows(0..m)?,
+            self.params.seeds(m)?,
+            positions,
             self.first_id,
             self.values.local(m)?,
             self.ids.local(m)?,
         )?;
-        self.best_of_ranks(call)
+        best_of_ranks(call, &mut self.values, &mut self.ids, &mut self.drawn)?;
+        ops::choose_ids(
+            stream,
+            self.params.is_greedy(m)?,
+            self.best.id.view().rows(0..m)?,
+            self.drawn.id.view().rows(0..m)?,
+            self.chosen.view_mut().rows(0..m)?,
+        )?;
+        Ok(())
     }
 
     /// Raises `threshold` to what top-k, top-p and min-p leave.
-    fn filter(
-        &mut self,
-        call: &Call<'_>,
-        row_max: &[f32],
-        inv_temperature: &[f32],
-    ) -> Result<(), ModelError> {
-        let m = call.len();
-        let top_k = |params: &SamplingParams| {
-            let keep = params.top_k as usize;
-            (1..self.vocab_size).contains(&keep).then_some(keep as f32)
-        };
-        let targets: Vec<Option<f32>> = call.params().map(top_k).collect();
-        self.raise_threshold(call, ThresholdMode::Count, &targets)?;
-
-        if call.params().any(|params| params.top_p < 1.0) {
-            ops::sum_exp_above(
-                call.stream,
-                call.logits,
-                self.row_max.view().rows(0..m)?,
-                self.inv_temperature.view().rows(0..m)?,
-                self.threshold.view().rows(0..m)?,
-                self.values.local(m)?,
-            )?;
-            let mass = self.values.sum_of_ranks(call.stream, call.comm, m)?;
-            let top_p = |(params, mass): (&SamplingParams, f32)| {
-                (params.top_p < 1.0).then_some(params.top_p * mass)
-            };
-            let targets: Vec<Option<f32>> = call.params().zip(mass).map(top_p).collect();
-            self.raise_threshold(call, ThresholdMode::Mass, &targets)?;
+    fn filter(&mut self, call: &Call<'_>) -> Result<(), ModelError> {
+        let (m, stream, used) = (call.len(), call.stream, self.params.used());
+        if used.top_k {
+            ops_copy(stream, self.params.top_k(m)?, &mut self.remaining)?;
+            self.raise_threshold(call, ThresholdMode::Count)?;
         }
-
-        if call.params().any(|params| params.min_p > 0.0) {
-            let mut threshold = vec![0.0; m];
-            call.stream.download(self.threshold.view().rows(0..m)?, &mut threshold)?;
-            for (row, params) in call.params().enumerate() {
-                // p >= min_p * p_max, with p proportional to exp(x / temperature).
-                let lowest = row_max[row] + params.min_p.ln() / inv_temperature[row];
-                threshold[row] = threshold[row].max(lowest);
-            }
-            call.stream.upload(&threshold, self.threshold.view_mut().rows(0..m)?)?;
+        if used.top_p {
+            ops::sum_exp_above(
+                stream,
+                call.logits,
+                self.best.value.view().rows(0..m)?,
+                self.params.inv_temperature(m)?,
+                self.threshold.view().rows(0..m)?,
+                self.sums.view_mut().rows(0..m)?,
+            )?;
+            sum_over_ranks(call, &mut self.sums)?;
+            ops::mass_target(
+                stream,
+                self.params.top_p(m)?,
+                self.sums.view().rows(0..m)?,
+                self.remaining.view_mut().rows(0..m)?,
+            )?;
+            self.raise_threshold(call, ThresholdMode::Mass)?;
+        }
+        if used.min_p {
+            ops::min_p_threshold(
+                stream,
+                self.best.value.view().rows(0..m)?,
+                self.params.ln_min_p(m)?,
+                self.params.inv_temperature(m)?,
+                self.threshold.view_mut().rows(0..m)?,
+            )?;
         }
         Ok(())
     }
 
-    /// For rows with a target, raises `threshold` to the largest value such that the count or mass
-    /// of the logits at or above it reaches the target.
+    /// For rows that take part, raises `threshold` to the largest value such that the count or mass
+    /// of the logits at or above it reaches `remaining`.
     fn raise_threshold(
         &mut self,
         call: &Call<'_>,
         mode: ThresholdMode,
-        targets: &[Option<f32>],
     ) -> Result<(), ModelError> {
-        if targets.iter().all(Option::is_none) {
-            return Ok(());
-        }
-        let (m, stream) = (targets.len(), call.stream);
-        let mode_of = |target: &Option<f32>| {
-            if target.is_some() { mode as i32 } else { ThresholdMode::Off as i32 }
-        };
-        let modes: Vec<i32> = targets.iter().map(mode_of).collect();
-        let remaining: Vec<f32> = targets.iter().map(|target| target.unwrap_or(0.0)).collect();
-        stream.upload(&modes, self.mode.view_mut().rows(0..m)?)?;
-        stream.upload(&vec![0i32; m], self.prefix.view_mut().rows(0..m)?)?;
-        stream.upload(&remaining, self.remaining.view_mut().rows(0..m)?)?;
+        let (m, stream) = (call.len(), call.stream);
+        ops_copy(stream, self.params.zeros(m)?, &mut self.prefix)?;
         let mut state = ThresholdState {
-            mode: self.mode.view().rows(0..m)?,
+            mode: self.params.mode(m, mode)?,
             prefix: self.prefix.view_mut().rows(0..m)?,
             remaining: self.remaining.view_mut().rows(0..m)?,
         };
@@ -260,8 +263,8 @@ impl Sampler {
             ops::threshold_histogram(
                 stream,
                 call.logits,
-                self.row_max.view().rows(0..m)?,
-                self.inv_temperature.view().rows(0..m)?,
+                self.best.value.view().rows(0..m)?,
+                self.params.inv_temperature(m)?,
                 &state,
                 round,
                 self.histogram.view_mut().rows(0..m)?,
@@ -272,22 +275,34 @@ impl Sampler {
         ops::raise_threshold(stream, &state, self.threshold.view_mut().rows(0..m)?)?;
         Ok(())
     }
+}
 
-    /// The best of `values` and `ids` over all ranks: the largest value, the lowest id among equals;
-    /// NaN, which says that a row has no meaningful token, beats all.
-    fn best_of_ranks(&mut self, call: &Call<'_>) -> Result<Vec<Best>, ModelError> {
-        let m = call.len();
-        let values = self.values.gather(call.stream, call.comm, m)?;
-        let ids = self.ids.gather(call.stream, call.comm, m)?;
-        let mut best = vec![Best { value: f32::NEG_INFINITY, id: -1 }; m];
-        // Ranks come in the order of their ids, so that a later one must be larger to win.
-        for (index, (value, id)) in values.into_iter().zip(ids).enumerate() {
-            let best = &mut best[index % m];
-            let none_yet = best.id < 0 && !best.value.is_nan() && id >= 0;
-            if value.is_nan() || none_yet || value > best.value {
-                *best = Best { value, id };
-            }
-        }
-        Ok(best)
-    }
+/// The first elements of `target` become `source`.
+fn ops_copy(stream: &Stream, source: View<'_>, target: &mut Tensor) -> Result<(), Error> {
+    let len = source.num_elements();
+    minisgl_kernels::ops::copy(stream, source, target.view_mut().rows(0..len)?)
+}
+
+/// The first elements of `values` become their sums over all ranks.
+fn sum_over_ranks(call: &Call<'_>, values: &mut Tensor) -> Result<(), ModelError> {
+    Ok(call.comm.all_reduce(call.stream, values.view_mut().rows(0..call.len())?)?)
+}
+
+/// The best of `values` and `ids` over all ranks: the largest value, the lowest id among equals; NaN,
+/// which says that a row has no meaningful token, beats all.
+fn best_of_ranks(
+    call: &Call<'_>,
+    values: &mut Column,
+    ids: &mut Column,
+    best: &mut Best,
+) -> Result<(), ModelError> {
+    let m = call.len();
+    ops::best_of_shards(
+        call.stream,
+        values.gather(call.stream, call.comm, m)?,
+        ids.gather(call.stream, call.comm, m)?,
+        best.value.view_mut().rows(0..m)?,
+        best.id.view_mut().rows(0..m)?,
+    )?;
+    Ok(())
 }

@@ -140,6 +140,9 @@ pub(crate) struct ServeArgs {
     /// Where to compute: auto, cpu, cuda
     #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Machine")]
     pub(crate) device: DeviceChoice,
+    /// Which GPU each rank uses, by the driver's numbers; one named twice is shared [default: 0,1,..]
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',', help_heading = "Machine")]
+    pub(crate) devices: Option<Vec<usize>>,
     /// CPU threads that compute, over all ranks [default: all cores]
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub(crate) cpu_threads: Option<NonZeroUsize>,

@@ -26,7 +26,7 @@ use crate::model_source::resolve_model;
 /// If the model does not load, the workload does not fit it, or the engine fails.
 pub(crate) fn offline(config: &Config, args: &WorkloadArgs) -> Result<()> {
     let (checkpoint, name) = resolve_model(&config.model)?;
-    let bandwidth = device_bandwidth(&config.engine)?;
+    let bandwidth = device_bandwidth(&config.engine, &Silent)?;
     let begun = Instant::now();
     let group = RankGroup::launch(&checkpoint, &config.engine, &Silent)?;
     let limits = group.limits().clone();

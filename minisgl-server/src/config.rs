@@ -9,6 +9,7 @@ use minisgl_model::EngineOptions;
 use minisgl_sched::PageSize;
 
 use crate::args::{ModelSource, ServeArgs};
+use crate::doctor::library_search;
 
 /// Tokenizing threads beyond this only fight for cores.
 const MAX_TOKENIZERS: usize = 64;
@@ -111,6 +112,8 @@ impl Config {
             served_model_name: args.served_model_name,
             engine: EngineOptions {
                 device: args.device,
+                gpus: args.devices,
+                libraries: library_search(),
                 cpu_threads: args.cpu_threads,
                 tp_size: args.tp_size,
                 dtype: args.dtype,

@@ -28,7 +28,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Beside the system's own folders: the active Python environment, where pip puts NVIDIA's
 /// libraries, and a file that the user named.
-fn library_search() -> LibrarySearch {
+pub(crate) fn library_search() -> LibrarySearch {
     let path = |variable| env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
     let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(path);
     let system = ["/usr/local", "/usr"].map(PathBuf::from);

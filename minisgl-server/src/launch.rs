@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use minisgl_model::{DeviceChoice, EngineLimits, RankGroup};
+use minisgl_model::{EngineLimits, RankGroup};
 use minisgl_sched::{Driver, Scheduler};
 use minisgl_server::api::{Api, ApiOptions};
 use minisgl_server::engine::{self, Engine, EngineConfig};
@@ -46,13 +46,6 @@ pub(crate) fn load(config: &Config) -> Result<Loaded> {
         }
         None => None,
     };
-    // As long as `auto` is the CPU.
-    let is_on_gpus = config.engine.device == DeviceChoice::Cuda;
-    let ranks = if is_on_gpus { "GPUs" } else { "CPU ranks" };
-    tracing::info!("Initializing tensor parallelism with {} {ranks}", config.engine.tp_size);
-    if !is_on_gpus && config.engine.cuda_graph_max_bs.is_some() {
-        tracing::warn!("--cuda-graph-max-bs does nothing on the CPU");
-    }
     let progress = LoadProgress::new();
     let (group, text) = load_model(&checkpoint, &config.engine, template.as_deref(), &progress)?;
     Ok(Loaded { group, text, name: config.served_model_name.clone().unwrap_or(name) })
@@ -181,12 +174,13 @@ fn log_limits(config: &Config, serve: &ServeConfig, limits: &EngineLimits, name:
     let scheduler = &limits.scheduler;
     let (memory, page_size) = (limits.memory, scheduler.page_size.get());
     tracing::info!(
-        "Model {name}: {}, {:.1} M parameters, {}, {:.1} MiB of weights on {}",
+        "Model {name}: {}, {:.1} M parameters, {}, {:.1} MiB of weights on {}; attention: {}",
         limits.architecture,
         limits.num_parameters as f64 / 1e6,
         limits.dtype,
         mib(memory.weight_bytes),
         limits.device,
+        limits.attention,
     );
     tracing::info!(
         "KV cache: {} pages of {page_size} = {} tokens, {:.1} MiB; prefix cache {}",
@@ -195,6 +189,13 @@ fn log_limits(config: &Config, serve: &ServeConfig, limits: &EngineLimits, name:
         mib(memory.kv_bytes),
         scheduler.cache,
     );
+    if !limits.graph_sizes.is_empty() {
+        tracing::info!(
+            "CUDA graphs for decode batches of up to {} sequences ({} sizes)",
+            limits.graph_sizes.iter().max().unwrap_or(&0),
+            limits.graph_sizes.len()
+        );
+    }
     tracing::info!(
         "Limits: {} tokens of context, {} running and {} waiting requests, {} prompt tokens a \
          step, {:.1} MiB a request body; overlap scheduling {}",

@@ -79,6 +79,11 @@ impl LoadProgress {
 }
 
 impl LaunchObserver for LoadProgress {
+    fn initializing(&self, world_size: usize, on_gpus: bool) {
+        let ranks = if on_gpus { "GPUs" } else { "CPU ranks" };
+        tracing::info!("Initializing tensor parallelism with {world_size} {ranks}");
+    }
+
     fn rank_ready(&self, rank: usize, world_size: usize) {
         self.bar.suspend(|| tracing::info!("Rank {rank}/{world_size} ready"));
     }

@@ -1,26 +1,25 @@
 //! From a checkpoint and options to a running group: decides sizes, then starts one thread per rank
 //! and waits until all are ready. Knows every option; never a step.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use minisgl_cache::{KvLayout, KvPool};
+use minisgl_cache::KvPool;
 use minisgl_comm::{AbortHandle, Communicator, SingleRank, ThreadRank, thread_group};
 use minisgl_kernels::convert::CheckpointDType;
 use minisgl_kernels::{DType, Device};
 use minisgl_sched::SchedulerConfig;
 
+use super::placement::{self, RankSetup};
 use super::worker::{RankThread, Report};
 use super::{EngineLimits, LaunchObserver, RankGroup, Worker};
 use crate::batch::BatchBuilder;
-use crate::decoder::{Decoder, Geometry};
+use crate::decoder::Decoder;
 use crate::engine::{Engine, StepLimits};
-use crate::memory::{self, MemoryPlan};
-use crate::shard::Shard;
+use crate::memory::MemoryPlan;
 use crate::weights::{Loader, SafetensorsFiles, Source};
 use crate::{
-    AttentionChoice, Checkpoint, DTypeChoice, DeviceChoice, EngineOptions, ModelConfig, ModelError,
+    Checkpoint, DTypeChoice, EngineOptions, ModelConfig, ModelError,
 };
 
 /// Everything that is decided before a rank starts.
@@ -31,14 +30,7 @@ struct Decisions {
     max_seq_len: usize,
     memory: MemoryPlan,
     source: Source,
-}
-
-/// One rank's own share of it.
-struct RankSetup {
-    shard: Shard,
-    geometry: Geometry,
-    layout: KvLayout,
-    device: Device,
+    graph_sizes: Vec<usize>,
 }
 
 impl RankGroup {
@@ -52,8 +44,9 @@ impl RankGroup {
         observer: &dyn LaunchObserver,
     ) -> Result<Self, ModelError> {
         let config = ModelConfig::load(checkpoint)?;
-        let devices = devices(options)?;
         check_options(options)?;
+        let devices = placement::devices(options, observer)?;
+        observer.initializing(devices.len(), matches!(devices[0], Device::Cuda(_)));
         let dtype = dtype(options.dtype, config.dtype, observer)?;
         let max_seq_len = max_seq_len(options, &config)?;
         let limits = StepLimits {
@@ -65,11 +58,9 @@ impl RankGroup {
             page_size: options.page_size.get(),
             vocab_size: config.vocab_size,
         };
-        let ranks = ranks(&config, options, dtype, devices)?;
-        let sizes: Vec<(Geometry, KvLayout)> =
-            ranks.iter().map(|rank| (rank.geometry, rank.layout)).collect();
-        // All ranks of a CPU share its memory.
-        let memory = memory::plan(&config, options, &limits, &sizes, &ranks[0].device)?;
+        let graph_sizes = placement::graph_sizes(options, &devices[0])?;
+        let ranks = placement::ranks(&config, options, &limits, dtype, devices)?;
+        let memory = placement::memory(&config, options, &limits, &ranks)?;
         let source = if options.dummy_weights {
             Source::Dummy
         } else {
@@ -89,17 +80,35 @@ impl RankGroup {
             eos_token_ids: config.eos_token_ids.clone(),
             tp_size: ranks.len(),
             dtype: dtype.name(),
-            step_weight_bytes: sizes.iter().map(|(size, _)| size.step_weight_bytes(&config)).sum(),
-            kv_bytes_per_token: sizes.iter().map(|(_, layout)| layout.bytes_per_token()).sum(),
+            step_weight_bytes: ranks
+                .iter()
+                .map(|rank| rank.geometry.step_weight_bytes(&config))
+                .sum(),
+            kv_bytes_per_token: ranks.iter().map(|rank| rank.layout.bytes_per_token()).sum(),
+            attention: ranks[0].attention,
+            graph_sizes: graph_sizes.clone(),
             device: ranks[0].device.description(),
             memory,
             num_parameters: config.num_parameters(),
             architecture: config.architecture.name(),
         };
-        let decisions = Decisions { config, dtype, limits, max_seq_len, memory, source };
+        let decisions = Decisions {
+            config,
+            dtype,
+            limits,
+            max_seq_len,
+            memory,
+            source,
+            graph_sizes: graph_sizes.clone(),
+        };
         let (workers, reports) = start(Arc::new(decisions), ranks, observer)?;
         Ok(Self {
-            builder: BatchBuilder::new(options.page_size, options.max_running_requests),
+            builder: BatchBuilder::new(
+                options.page_size,
+                options.max_running_requests,
+                limits.max_pages_per_row,
+                graph_sizes,
+            ),
             limits: engine_limits,
             workers,
             reports,
@@ -109,23 +118,7 @@ impl RankGroup {
     }
 }
 
-/// One device per rank.
-pub(crate) fn devices(options: &EngineOptions) -> Result<Vec<Device>, ModelError> {
-    let tp_size = options.tp_size.get();
-    if options.device == DeviceChoice::Cuda {
-        return (0..tp_size).map(|rank| Ok(Device::cuda(rank)?)).collect();
-    }
-    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let threads = options.cpu_threads.unwrap_or(cores).get() / tp_size;
-    let threads = NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN);
-    (0..tp_size).map(|_| Ok(Device::cpu(threads)?)).collect()
-}
-
 fn check_options(options: &EngineOptions) -> Result<(), ModelError> {
-    if options.attention != AttentionChoice::AUTO {
-        let problem = format!("{} needs a GPU; the CPU has only auto", options.attention);
-        return Err(ModelError::Option { option: "--attn", problem });
-    }
     for (option, value) in [
         ("--max-running-requests", options.max_running_requests),
         ("--max-prefill-length", options.max_prefill_tokens),
@@ -167,28 +160,6 @@ fn max_seq_len(options: &EngineOptions, config: &ModelConfig) -> Result<usize, M
             problem: format!("{len} is not allowed: the model has 1 to {longest} positions"),
         }),
     }
-}
-
-fn ranks(
-    config: &ModelConfig,
-    options: &EngineOptions,
-    dtype: DType,
-    devices: Vec<Device>,
-) -> Result<Vec<RankSetup>, ModelError> {
-    let world_size = devices.len();
-    let rank = |(rank, device): (usize, Device)| {
-        let shard = Shard::new(config, rank, world_size)?;
-        let geometry = Geometry::new(config, &shard, dtype);
-        let layout = KvLayout {
-            num_layers: config.num_layers,
-            num_kv_heads: shard.kv_heads.len(),
-            head_dim: config.head_dim,
-            dtype,
-            page_size: options.page_size,
-        };
-        Ok(RankSetup { shard, geometry, layout, device })
-    };
-    devices.into_iter().enumerate().map(rank).collect()
 }
 
 type Member = (Box<dyn Communicator>, AbortHandle);
@@ -278,8 +249,8 @@ fn load(
     comm: Box<dyn Communicator>,
     reports: &Sender<Report>,
 ) -> Result<(Engine, Vec<String>), ModelError> {
-    let RankSetup { shard, geometry, layout, device } = setup;
-    let Decisions { config, dtype, limits, max_seq_len, memory, source } = decisions;
+    let RankSetup { shard, geometry, layout, device, attention } = setup;
+    let Decisions { config, dtype, limits, max_seq_len, memory, source, graph_sizes } = decisions;
     let stream = device.new_stream()?;
     let progress = |bytes| drop(reports.send(Report::Loaded(bytes)));
     let loader = Loader::new(source, &stream, *dtype, &progress);
@@ -289,5 +260,7 @@ fn load(
         unused.retain(|name| name != "lm_head.weight"); // A copy of the embedding.
     }
     let pool = KvPool::new(&device, layout, memory.num_pages)?;
-    Ok((Engine::new(stream, comm, decoder, pool, *limits)?, unused))
+    let mut engine = Engine::new(stream, comm, decoder, pool, *limits, attention)?;
+    engine.capture(graph_sizes)?;
+    Ok((engine, unused))
 }

@@ -1,16 +1,30 @@
 //! The thread of one rank: loads, says it is ready, then runs steps until its channel ends.
 //! Knows its own engine; never the plans behind the batches.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
 
 use minisgl_comm::AbortHandle;
 use minisgl_sched::{StepId, StepOutput};
 
 use crate::ModelError;
 use crate::batch::HostBatch;
-use crate::engine::Engine;
+use crate::engine::{Engine, MAX_LAUNCHED};
+
+/// How often a thread whose device is busy looks whether it is done: a small part of the shortest
+/// step.
+const POLL: Duration = Duration::from_micros(20);
+
+/// What a rank's thread does next.
+enum Next {
+    Launch(Work),
+    /// The oldest step is done.
+    Finish,
+    End,
+}
 
 /// One step to run.
 pub(super) struct Work {
@@ -71,13 +85,42 @@ impl RankThread {
         if !send(Report::Ready { rank: self.rank, unused_tensors }) {
             return Ok(());
         }
-        while let Ok(Work { step, batch }) = self.work.recv() {
-            let samples = engine.step(&batch)?;
+        let mut launched = VecDeque::new();
+        loop {
+            let work = match self.next(&engine, launched.is_empty())? {
+                Next::Launch(Work { step, batch }) => {
+                    launched.push_back((step, engine.launch(&batch)?));
+                    if launched.len() < MAX_LAUNCHED {
+                        continue;
+                    }
+                    launched.pop_front()
+                }
+                Next::Finish => launched.pop_front(),
+                Next::End => return Ok(()),
+            };
+            let Some((step, ticket)) = work else { continue };
+            let samples = engine.finish(ticket)?;
             if self.rank == 0 && !send(Report::Sampled(StepOutput { step, samples })) {
                 return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Waits for something to do. While steps run, both the next one and their end are waited for:
+    /// the device must never wait for this thread.
+    fn next(&self, engine: &Engine, idle: bool) -> Result<Next, ModelError> {
+        if idle {
+            return Ok(self.work.recv().map_or(Next::End, Next::Launch));
+        }
+        // What is done is reported first: on the CPU launching the next step computes it.
+        while !engine.is_done()? {
+            match self.work.recv_timeout(POLL) {
+                Ok(work) => return Ok(Next::Launch(work)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(Next::End),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        Ok(Next::Finish)
     }
 }
 

@@ -43,8 +43,13 @@ fn plan_for(
         page_size: options.page_size,
     };
     let rank = (Geometry::new(&config, &shard, DType::Bf16), layout);
-    let memory = MemoryInfo { total_bytes: free_mib << 20, free_bytes: free_mib << 20 };
-    plan_within(&config, &options, &limits, &[rank], memory, "a test")
+    let budget = Budget {
+        free_bytes: (free_mib << 20) as usize,
+        ratio: memory_ratio(&options, &Device::cpu(NonZeroUsize::MIN).unwrap())?,
+        workspace_bytes: 0,
+        device: "a test".to_owned(),
+    };
+    plan_within(&config, &options, &limits, &[rank], &budget)
 }
 
 #[test]

@@ -1,97 +1,51 @@
-//! Log-probabilities of the tokens chosen and of the most likely ones, over all ranks.
-//! Knows logits and ids, not how the tokens were chosen.
+//! What log-probabilities are made of, over all ranks: the sum of each row, the logit of the token
+//! chosen, and the most likely tokens. Knows logits and ids, not how the tokens were chosen.
 
 use minisgl_kernels::ops::sampling as ops;
-use minisgl_sched::TokenLogprobs;
+use minisgl_sched::SamplingParams;
 
-use super::{Best, Call, MAX_LOGPROBS, Sampler};
+use super::{Call, MAX_LOGPROBS, Sampler, sum_over_ranks};
 use crate::ModelError;
 
+/// The most likely tokens that some row asks for.
+pub(super) fn num_asked(params: &[SamplingParams]) -> usize {
+    let asked = params.iter().filter_map(|params| params.logprobs).max().unwrap_or(0) as usize;
+    asked.min(MAX_LOGPROBS)
+}
+
 impl Sampler {
-    /// For each row that asks for them.
-    pub(super) fn logprobs(
+    /// Leaves the sums in `sums`, the logits of the chosen in `picked`, and the most likely in
+    /// `top_values` and `top_ids`.
+    pub(super) fn find_logprobs(
         &mut self,
         call: &Call<'_>,
-        best: &[Best],
-        chosen: &[Best],
-    ) -> Result<Vec<Option<TokenLogprobs>>, ModelError> {
-        if call.params().all(|params| params.logprobs.is_none()) {
-            return Ok(vec![None; call.len()]);
-        }
-        let normalizers = self.log_sum_exp(call, best)?;
-        let chosen = self.logits_of(call, chosen)?;
-        let asked = call.params().filter_map(|params| params.logprobs).max().unwrap_or(0) as usize;
-        let mut top = self.top(call, asked.min(MAX_LOGPROBS))?;
-        let row = |row: usize| {
-            let count = call.batch.sampling[row].logprobs?;
-            let normalizer = normalizers[row];
-            // The same expression for all, so that the chosen token's value is the one in the list.
-            let logprob = |logit: f32| logit - normalizer;
-            let mut top = std::mem::take(&mut top[row]);
-            top.truncate(count as usize);
-            Some(TokenLogprobs {
-                chosen: logprob(chosen[row]),
-                top: top.into_iter().map(|(id, logit)| (id, logprob(logit))).collect(),
-            })
-        };
-        Ok((0..call.len()).map(row).collect())
-    }
-
-    /// `ln Σ exp(x)` of each row.
-    fn log_sum_exp(&mut self, call: &Call<'_>, best: &[Best]) -> Result<Vec<f32>, ModelError> {
+        params: &[SamplingParams],
+    ) -> Result<(), ModelError> {
         let (m, stream) = (call.len(), call.stream);
-        let row_max: Vec<f32> = best.iter().map(|best| best.value).collect();
-        stream.upload(&row_max, self.row_max.view_mut().rows(0..m)?)?;
-        stream.upload(&vec![1.0; m], self.inv_temperature.view_mut().rows(0..m)?)?;
         ops::sum_exp(
             stream,
             call.logits,
-            self.row_max.view().rows(0..m)?,
-            self.inv_temperature.view().rows(0..m)?,
-            self.values.local(m)?,
+            self.best.value.view().rows(0..m)?,
+            self.params.ones(m)?,
+            self.sums.view_mut().rows(0..m)?,
         )?;
-        let sums = self.values.sum_of_ranks(stream, call.comm, m)?;
-        Ok(row_max.iter().zip(sums).map(|(max, sum)| max + sum.ln()).collect())
-    }
-
-    /// The logit of one id in each row; the rank that has it tells the others.
-    fn logits_of(&mut self, call: &Call<'_>, ids: &[Best]) -> Result<Vec<f32>, ModelError> {
-        let v = call.logits.shape().dims()[1];
-        let mut logits = vec![0.0; ids.len()];
-        for (row, (logit, best)) in logits.iter_mut().zip(ids).enumerate() {
-            let column = i64::from(best.id) - i64::from(self.first_id);
-            if let Some(column) = usize::try_from(column).ok().filter(|column| *column < v) {
-                let element = call.logits.rows(row..row + 1)?.columns(column..column + 1)?;
-                call.stream.download(element, std::slice::from_mut(logit))?;
-            }
-        }
-        call.stream.upload(&logits, self.values.local(ids.len())?)?;
-        self.values.sum_of_ranks(call.stream, call.comm, ids.len())
-    }
-
-    /// The `count` largest logits of each row with their ids.
-    fn top(&mut self, call: &Call<'_>, count: usize) -> Result<Vec<Vec<(u32, f32)>>, ModelError> {
-        let m = call.len();
+        sum_over_ranks(call, &mut self.sums)?;
+        let chosen = if self.chosen_is_best { &self.best.id } else { &self.chosen };
+        let chosen = chosen.view().rows(0..m)?;
+        // The rank that has the token tells the others, whose share of the sum is 0.
+        let picked = self.picked.view_mut().rows(0..m)?;
+        ops::pick_logits(stream, call.logits, chosen, self.first_id, picked)?;
+        sum_over_ranks(call, &mut self.picked)?;
+        let count = num_asked(params);
         if count == 0 {
-            return Ok(vec![Vec::new(); m]);
+            return Ok(());
         }
         let (shape, len) = ([m, count], m * count);
         let values = self.top_values.local(len)?.reshape(shape)?;
         let ids = self.top_ids.local(len)?.reshape(shape)?;
-        ops::top_n(call.stream, call.logits, self.first_id, values, ids)?;
-        let values = self.top_values.gather(call.stream, call.comm, len)?;
-        let ids = self.top_ids.gather(call.stream, call.comm, len)?;
-        let mut rows: Vec<Vec<(u32, f32)>> = vec![Vec::new(); m];
-        for (index, (value, id)) in values.into_iter().zip(ids).enumerate() {
-            // Ids below zero fill up where a rank has fewer.
-            if let Ok(id) = u32::try_from(id) {
-                rows[index / count % m].push((id, value));
-            }
-        }
-        for row in &mut rows {
-            row.sort_by(|(a_id, a), (b_id, b)| b.total_cmp(a).then(a_id.cmp(b_id)));
-            row.truncate(count);
-        }
-        Ok(rows)
+        ops::top_n(stream, call.logits, self.first_id, values, ids)?;
+        self.top_values.gather(stream, call.comm, len)?;
+        self.top_ids.gather(stream, call.comm, len)?;
+        Ok(())
     }
 }

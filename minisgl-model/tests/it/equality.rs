@@ -10,7 +10,7 @@ use minisgl_comm::SingleRank;
 use minisgl_kernels::{DType, Device};
 use minisgl_model::batch::BatchBuilder;
 use minisgl_model::decoder::{Decoder, Geometry};
-use minisgl_model::engine::{Engine, StepLimits};
+use minisgl_model::engine::{Engine, PhaseBackends, StepLimits};
 use minisgl_model::shard::Shard;
 use minisgl_model::weights::{Loader, SafetensorsFiles, Source};
 use minisgl_model::{ModelConfig, ModelError};
@@ -44,7 +44,9 @@ impl Executor for Recorder {
     fn wait(&mut self, ticket: Ticket) -> Result<StepOutput, ModelError> {
         let plan = self.submitted.remove(0);
         assert_eq!(plan.step, ticket.0);
-        let samples = self.engine.step(&self.builder.build(&plan))?;
+        let batch = Arc::new(self.builder.build(&plan));
+        let step = self.engine.launch(&batch)?;
+        let samples = self.engine.finish(step)?;
         let logits = self.engine.last_logits(samples.len())?;
         let rows = logits.chunks_exact((logits.len() / samples.len().max(1)).max(1));
         for (sequence, row) in plan.sampled().zip(rows) {
@@ -112,8 +114,10 @@ fn recorder(case: &str, dtype: DType, setting: Setting) -> (Recorder, SchedulerC
         page_size: setting.page_size,
         vocab_size: config.vocab_size,
     };
-    let engine = Engine::new(stream, Box::new(SingleRank::new()), decoder, pool, limits).unwrap();
-    let builder = BatchBuilder::new(page_size, 32);
+    let comm = Box::new(SingleRank::new());
+    let attention = PhaseBackends::CPU;
+    let engine = Engine::new(stream, comm, decoder, pool, limits, attention).unwrap();
+    let builder = BatchBuilder::new(page_size, 32, limits.max_pages_per_row, Vec::new());
     (Recorder { engine, builder, submitted: Vec::new(), logits: Logits::new() }, scheduler)
 }
 

@@ -164,6 +164,8 @@ struct Count {
 }
 
 impl LaunchObserver for Count {
+    fn initializing(&self, _world_size: usize, _on_gpus: bool) {}
+
     fn rank_ready(&self, _rank: usize, _world_size: usize) {}
 
     fn weights_loaded(&self, bytes: u64, _total: u64) {

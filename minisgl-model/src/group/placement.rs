@@ -1,0 +1,162 @@
+//! Which device each rank computes on, and what every device's ranks need of its memory.
+//! Knows options and devices; never a step.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use minisgl_cache::KvLayout;
+use minisgl_kernels::Device;
+use minisgl_kernels::cuda::CudaLibraries;
+
+use crate::decoder::Geometry;
+use crate::engine::{PhaseBackends, StepLimits};
+use crate::memory::{self, MemoryPlan};
+use crate::shard::Shard;
+use crate::{DeviceChoice, EngineOptions, LaunchObserver, ModelConfig, ModelError};
+
+/// One rank's own share of the decisions.
+pub(super) struct RankSetup {
+    pub(super) shard: Shard,
+    pub(super) geometry: Geometry,
+    pub(super) layout: KvLayout,
+    pub(super) device: Device,
+    pub(super) attention: PhaseBackends,
+}
+
+/// One device per rank.
+pub(crate) fn devices(
+    options: &EngineOptions,
+    observer: &dyn LaunchObserver,
+) -> Result<Vec<Device>, ModelError> {
+    let libraries = match options.device {
+        DeviceChoice::Cpu => None,
+        DeviceChoice::Cuda => Some(CudaLibraries::load(&options.libraries)?),
+        DeviceChoice::Auto => match CudaLibraries::load(&options.libraries) {
+            Ok(libraries) => Some(libraries),
+            Err(reason) => {
+                if minisgl_kernels::cuda::has_driver() {
+                    observer.warn(&format!("computing on the CPU although there is a GPU: {reason}"));
+                }
+                None
+            }
+        },
+    };
+    let tp_size = options.tp_size.get();
+    let Some(libraries) = libraries else { return cpus(options) };
+    let ordinals = match &options.gpus {
+        None => (0..tp_size).collect(),
+        Some(gpus) if gpus.len() == tp_size => gpus.clone(),
+        Some(gpus) => {
+            let problem = format!("{} GPUs for {tp_size} ranks: name one for each", gpus.len());
+            return Err(ModelError::Option { option: "--devices", problem });
+        }
+    };
+    let mut opened: BTreeMap<usize, Device> = BTreeMap::new();
+    let open = |ordinal: usize| match opened.get(&ordinal) {
+        Some(device) => Ok(device.clone()),
+        None => {
+            let device = Device::cuda(ordinal, &libraries)?;
+            opened.insert(ordinal, device.clone());
+            Ok(device)
+        }
+    };
+    ordinals.into_iter().map(open).collect()
+}
+
+fn cpus(options: &EngineOptions) -> Result<Vec<Device>, ModelError> {
+    if options.gpus.is_some() {
+        let problem = "there are no GPUs to choose from".to_owned();
+        return Err(ModelError::Option { option: "--devices", problem });
+    }
+    let tp_size = options.tp_size.get();
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let threads = options.cpu_threads.unwrap_or(cores).get() / tp_size;
+    let threads = NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN);
+    (0..tp_size).map(|_| Ok(Device::cpu(threads)?)).collect()
+}
+
+/// The ranks with their shares of the model.
+pub(super) fn ranks(
+    config: &ModelConfig,
+    options: &EngineOptions,
+    limits: &StepLimits,
+    dtype: minisgl_kernels::DType,
+    devices: Vec<Device>,
+) -> Result<Vec<RankSetup>, ModelError> {
+    let world_size = devices.len();
+    let rank = |(rank, device): (usize, Device)| {
+        let shard = Shard::new(config, rank, world_size)?;
+        let geometry = Geometry::new(config, &shard, dtype);
+        let layout = KvLayout {
+            num_layers: config.num_layers,
+            num_kv_heads: shard.kv_heads.len(),
+            head_dim: config.head_dim,
+            dtype,
+            page_size: options.page_size,
+        };
+        let choice = options.attention;
+        let attention = PhaseBackends::resolve(choice, &device, config, &geometry, limits)?;
+        Ok(RankSetup { shard, geometry, layout, device, attention })
+    };
+    devices.into_iter().enumerate().map(rank).collect()
+}
+
+/// The memory of all ranks: each device holds its own ranks, and all have as many pages as the
+/// device with the least room.
+pub(super) fn memory(
+    config: &ModelConfig,
+    options: &EngineOptions,
+    limits: &StepLimits,
+    ranks: &[RankSetup],
+) -> Result<MemoryPlan, ModelError> {
+    // All ranks of the CPU share its memory.
+    let mut by_device: BTreeMap<Option<usize>, Vec<&RankSetup>> = BTreeMap::new();
+    for rank in ranks {
+        let ordinal = match &rank.device {
+            Device::Cpu(_) => None,
+            Device::Cuda(device) => Some(device.ordinal()),
+        };
+        by_device.entry(ordinal).or_default().push(rank);
+    }
+    let mut least: Option<MemoryPlan> = None;
+    for ranks in by_device.values() {
+        let device = &ranks[0].device;
+        let sizes: Vec<(Geometry, KvLayout)> =
+            ranks.iter().map(|rank| (rank.geometry, rank.layout)).collect();
+        let mut workspaces = 0;
+        for rank in ranks {
+            workspaces += rank.attention.bytes(device, &rank.geometry, limits)?;
+        }
+        let plan = memory::plan(config, options, limits, &sizes, workspaces, device)?;
+        if least.as_ref().is_none_or(|least| plan.num_pages < least.num_pages) {
+            least = Some(plan);
+        }
+    }
+    least.ok_or_else(|| ModelError::Option {
+        option: "--tensor-parallel-size",
+        problem: "there must be at least one rank".to_owned(),
+    })
+}
+
+/// Sizes of decode batches that are captured as graphs: fine steps, so that little is computed for
+/// nobody.
+pub(super) fn graph_sizes(
+    options: &EngineOptions,
+    device: &Device,
+) -> Result<Vec<usize>, ModelError> {
+    /// GPUs with less memory spend it on KV pages rather than on graphs.
+    const LARGE_BYTES: u64 = 80_000_000_000;
+    if matches!(device, Device::Cpu(_)) {
+        return Ok(Vec::new());
+    }
+    let most = match options.cuda_graph_max_bs {
+        Some(most) => most,
+        None if device.memory()?.total_bytes >= LARGE_BYTES => 256,
+        None => 160,
+    };
+    let most = most.min(options.max_running_requests);
+    let mut sizes: Vec<usize> = [1, 2, 4].into_iter().chain((8..=most).step_by(8)).collect();
+    sizes.retain(|size| *size < most);
+    sizes.extend((most > 0).then_some(most));
+    Ok(sizes)
+}
