@@ -3,8 +3,11 @@
 
 mod equality;
 mod errors;
+mod files;
+mod fp8;
 mod golden;
 mod harness;
+mod hostile;
 mod rope;
 mod sampling;
 mod weights;
