@@ -53,7 +53,7 @@ fn damage(file: &mut Vec<u8>, end: usize, rng: &mut Rng) {
 fn damaged_safetensors_files_are_read_or_refused() {
     within_little_memory("hostile::damaged_safetensors_files_are_read_or_refused", || {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoint = copy_of("llama-fp8", folder.path());
+        let checkpoint = copy_of("qwen3-fp8", folder.path());
         let path = folder.path().join("model.safetensors");
         let whole = fs::read(&path).unwrap();
         let header_len = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
@@ -68,7 +68,10 @@ fn damaged_safetensors_files_are_read_or_refused() {
                 1 => file[..8].copy_from_slice(&(rng.next() >> 34).to_le_bytes()),
                 _ => {}
             }
-            fs::write(&path, &file).unwrap();
+            // Put in its place, not written over: a rank of the last launch may still have that mapped.
+            let new = folder.path().join("new");
+            fs::write(&new, &file).unwrap();
+            fs::rename(&new, &path).unwrap();
             let Ok(files) = SafetensorsFiles::open(&checkpoint) else {
                 refused += 1;
                 continue;
@@ -89,7 +92,7 @@ fn damaged_safetensors_files_are_read_or_refused() {
 fn damaged_json_is_read_or_refused() {
     within_little_memory("hostile::damaged_json_is_read_or_refused", || {
         let mut rng = Rng(12);
-        for case in ["llama-fp8", "llama3-rope", "qwen3-moe", "mistral3", "qwen2-window"] {
+        for case in ["qwen3-fp8", "llama3-rope", "qwen3-moe", "mistral3", "qwen2-window"] {
             let whole = fs::read(harness::golden().join(case).join("config.json")).unwrap();
             let mut refused = 0;
             for _ in 0..3000 {

@@ -10,4 +10,5 @@ mod harness;
 mod hostile;
 mod rope;
 mod sampling;
+mod vocab_parallel;
 mod weights;
