@@ -1,6 +1,7 @@
 //! Tests of the model through its public interface, on the tiny checkpoints in `tests/golden`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod dummy;
 mod equality;
 mod errors;
 mod files;
