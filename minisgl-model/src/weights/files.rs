@@ -21,6 +21,8 @@ const CONSOLIDATED: &str = "consolidated";
 /// Prefixes of a multimodal checkpoint's tensors, and what the language model alone has for them.
 const LANGUAGE_MODEL: [(&str, &str); 2] =
     [("language_model.", ""), ("model.language_model.", "model.")];
+/// How the integer weights of AWQ and GPTQ end, also where the config does not mention them.
+const PACKED: &str = ".qweight";
 const OTHER_MODALITIES: [&str; 4] = [
     "vision_tower.",
     "multi_modal_projector.",
@@ -104,6 +106,15 @@ impl SafetensorsFiles {
             let file = OneFile::open(checkpoint, name)?;
             let tensors: BTreeSet<String> = file.metadata.tensors().into_keys().collect();
             for tensor in tensors {
+                if tensor.ends_with(PACKED) {
+                    return Err(ModelError::Unsupported {
+                        what: "quantization",
+                        got: "AWQ or GPTQ".to_owned(),
+                        allowed: format!(
+                            "{tensor} is packed; float32, float16, bfloat16 and fp8 weights are"
+                        ),
+                    });
+                }
                 if OTHER_MODALITIES.iter().any(|prefix| tensor.starts_with(prefix)) {
                     continue;
                 }

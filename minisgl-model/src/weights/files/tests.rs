@@ -60,6 +60,13 @@ fn one_file_or_several_with_an_index() {
 }
 
 #[test]
+fn packed_integers_are_refused_by_the_name_of_their_format() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), SINGLE, &[("a", 3), ("model.layers.0.mlp.up_proj.qweight", 4)]);
+    assert!(error(folder.path()).starts_with("quantization `AWQ or GPTQ` is not supported"));
+}
+
+#[test]
 fn of_a_multimodal_checkpoint_only_the_language_model_is_seen() {
     let folder = tempfile::tempdir().unwrap();
     for (norm, head, other) in [
