@@ -15,8 +15,9 @@ use super::fp8::{self, Scales};
 use crate::ModelError;
 use crate::config::Fp8Config;
 
-/// Rows that are widened from fp8 at a time, so that no whole tensor is ever held in float32.
-const FP8_ROWS: usize = 64;
+/// Rows that are cut out or widened from fp8 at a time: few enough that they stay in a cache, and
+/// no whole tensor is ever held twice.
+const BLOCK_ROWS: usize = 64;
 /// Problems that are listed; a checkpoint of another model has one per tensor.
 const MAX_PROBLEMS: usize = 100;
 
@@ -214,23 +215,21 @@ impl<'a> Loader<'a> {
                 let source = part.rows.start * width * element..part.rows.end * width * element;
                 copy_from_checkpoint(self.stream, &tensor.bytes[source], dtype, target)?;
             }
-            Encoding::Plain(dtype) => {
-                for (index, from) in part.rows.clone().enumerate() {
-                    let target = target.reborrow().rows(index..index + 1)?;
-                    copy_from_checkpoint(self.stream, row(from), dtype, target)?;
-                }
-            }
-            Encoding::Fp8(scales) => {
-                let decoder = fp8::Decoder::new();
-                let mut widened = Vec::new();
-                for first in (0..part.rows.len()).step_by(FP8_ROWS) {
-                    let rows = first..part.rows.len().min(first + FP8_ROWS);
-                    widened.clear();
+            _ => {
+                let (decoder, mut block) = (fp8::Decoder::new(), Vec::new());
+                for first in (0..part.rows.len()).step_by(BLOCK_ROWS) {
+                    let rows = first..part.rows.len().min(first + BLOCK_ROWS);
+                    block.clear();
                     for from in rows.clone().map(|index| part.rows.start + index) {
-                        decoder.append(&mut widened, row(from), &scales, from, columns.start);
+                        match &encoding {
+                            Encoding::Plain(_) => block.extend_from_slice(row(from)),
+                            Encoding::Fp8(scales) => {
+                                decoder.append(&mut block, row(from), scales, from, columns.start);
+                            }
+                        }
                     }
                     let target = target.reborrow().rows(rows)?;
-                    copy_from_checkpoint(self.stream, &widened, CheckpointDType::F32, target)?;
+                    copy_from_checkpoint(self.stream, &block, encoding.read_as(), target)?;
                 }
             }
         }
@@ -308,6 +307,14 @@ impl Encoding {
         match self {
             Self::Plain(dtype) => dtype.size_bytes(),
             Self::Fp8(_) => 1,
+        }
+    }
+
+    /// What the bytes are when they go to the device.
+    fn read_as(&self) -> CheckpointDType {
+        match self {
+            Self::Plain(dtype) => *dtype,
+            Self::Fp8(_) => CheckpointDType::F32,
         }
     }
 }
