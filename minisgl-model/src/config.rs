@@ -5,6 +5,7 @@
 //! error, never a guess.
 
 mod moe;
+mod quantization;
 mod raw;
 mod rope;
 
@@ -12,6 +13,7 @@ use minisgl_kernels::convert::CheckpointDType;
 use serde_json::Value;
 
 pub use self::moe::MoeConfig;
+pub use self::quantization::Fp8Config;
 use self::raw::RawConfig;
 pub use self::rope::{RopeConfig, RopeScaling};
 use crate::arch::Architecture;
@@ -52,6 +54,8 @@ pub struct ModelConfig {
     pub windows: Vec<Option<usize>>,
     /// Experts in place of the MLP, in some layers.
     pub moe: Option<MoeConfig>,
+    /// How the projections are quantized, if they are.
+    pub fp8: Option<Fp8Config>,
     /// The element type of the checkpoint.
     pub dtype: CheckpointDType,
     /// Token ids that end an output.

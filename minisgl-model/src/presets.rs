@@ -201,25 +201,4 @@ fn mistral_small() -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ModelConfig;
-    use crate::shard::Shard;
-
-    #[test]
-    fn presets_are_valid_and_as_large_as_their_names_say() {
-        for name in preset_names() {
-            let config = ModelConfig::load(&preset(name).unwrap()).unwrap();
-            let billions = config.num_parameters() as f64 / 1e9;
-            let is_size = |part: &str| part.strip_suffix('B').and_then(|size| size.parse().ok());
-            let said: Option<f64> = name.split('-').find_map(is_size);
-            // A name rounds, and some leave the embedding out.
-            let said = said.unwrap();
-            assert!((0.85..1.35).contains(&(billions / said)), "{name}: {billions} B");
-            assert!(Shard::new(&config, 0, 2).is_ok(), "{name}");
-        }
-        assert!(preset("gpt2").is_none());
-        let config = ModelConfig::load(&preset("Qwen/Qwen3-14B").unwrap()).unwrap();
-        assert_eq!(config.num_parameters(), 14_768_296_960);
-    }
-}
+mod tests;

@@ -1,6 +1,8 @@
 //! The table of cosines and sines that rotates queries and keys by position.
 //! Knows frequencies, not heads or sequences.
 
+use std::ops::Range;
+
 use crate::config::{RopeConfig, RopeScaling};
 
 /// `head_dim / 2` angles per position, highest frequency first: `theta^(-2i / head_dim)`, scaled as
@@ -46,12 +48,12 @@ pub fn inverse_frequencies(config: &RopeConfig, head_dim: usize) -> Vec<f64> {
     }
 }
 
-/// `[max_positions, head_dim]`, row-major: each row the cosines of all angles, then the sines, times
-/// the attention factor of YaRN.
+/// `[positions, head_dim]`, row-major: each row the cosines of all angles, then the sines, times the
+/// attention factor of YaRN.
 ///
 /// Frequencies and angles are rounded to f32, as where the models were trained: at positions in the
 /// hundred thousands that is a visible part of the angle.
-pub fn cos_sin_table(config: &RopeConfig, head_dim: usize, max_positions: usize) -> Vec<f32> {
+pub fn cos_sin_table(config: &RopeConfig, head_dim: usize, positions: Range<usize>) -> Vec<f32> {
     let frequencies: Vec<f32> = inverse_frequencies(config, head_dim)
         .into_iter()
         .map(|frequency| frequency as f32)
@@ -60,8 +62,8 @@ pub fn cos_sin_table(config: &RopeConfig, head_dim: usize, max_positions: usize)
         RopeScaling::Yarn { attention_factor, .. } => attention_factor,
         _ => 1.0,
     };
-    let mut table = Vec::with_capacity(max_positions * head_dim);
-    for position in 0..max_positions {
+    let mut table = Vec::with_capacity(positions.len() * head_dim);
+    for position in positions {
         let angles = || frequencies.iter().map(|frequency| f64::from(position as f32 * frequency));
         table.extend(angles().map(|angle| (angle.cos() * scale) as f32));
         table.extend(angles().map(|angle| (angle.sin() * scale) as f32));

@@ -123,6 +123,29 @@ mod tests {
     }
 
     #[test]
+    fn experts_are_split_like_an_mlp_and_layers_without_them_too() {
+        let moe = |dense_layers: &str, size: usize| {
+            let json = format!(
+                r#"{{"architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 64,
+                    "rms_norm_eps": 1e-5, "intermediate_size": 100, "num_hidden_layers": 2,
+                    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 8,
+                    "vocab_size": 320, "max_position_embeddings": 64, "num_experts": 4,
+                    "num_experts_per_tok": 2, "moe_intermediate_size": {size},
+                    "mlp_only_layers": {dense_layers}}}"#
+            );
+            ModelConfig::parse(json.as_bytes()).unwrap()
+        };
+        let shard = Shard::new(&moe("[]", 48), 7, 8).unwrap();
+        assert_eq!((shard.intermediate, shard.expert_intermediate), (0..0, 42..48));
+        let shard = Shard::new(&moe("[1]", 48), 1, 2).unwrap();
+        assert_eq!((shard.intermediate, shard.expert_intermediate), (50..100, 24..48));
+        let error = Shard::new(&moe("[]", 20), 0, 8).unwrap_err().to_string();
+        assert!(error.contains("20 columns of an expert cannot be split evenly"), "{error}");
+        let error = Shard::new(&moe("[0]", 48), 0, 8).unwrap_err().to_string();
+        assert!(error.contains("100 columns of the MLP cannot be split evenly"), "{error}");
+    }
+
+    #[test]
     fn what_does_not_divide_is_an_error() {
         let error = |heads, kv, world_size| {
             Shard::new(&config(heads, kv, 320), 0, world_size).unwrap_err().to_string()

@@ -5,6 +5,10 @@ use serde::Deserialize;
 use super::raw::{MAX_SIZE, size};
 use crate::ModelError;
 
+/// Limits no real model comes near, as those of [`super::raw`].
+const MAX_EXPERTS: usize = 1 << 10;
+const MAX_EXPERT_SIZE: usize = 1 << 16;
+
 /// Layers whose MLP is a choice of experts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MoeConfig {
@@ -35,7 +39,7 @@ pub(super) struct RawMoe {
 impl RawMoe {
     pub(super) fn check(self, num_layers: usize) -> Result<MoeConfig, ModelError> {
         let experts = self.num_experts.or(self.num_local_experts);
-        let num_experts = size("num_experts", experts, MAX_SIZE)?;
+        let num_experts = size("num_experts", experts, MAX_EXPERTS)?;
         let top_k = size("num_experts_per_tok", self.num_experts_per_tok, num_experts)?;
         let step = match self.decoder_sparse_step {
             None => 1,
@@ -46,7 +50,11 @@ impl RawMoe {
         Ok(MoeConfig {
             num_experts,
             top_k,
-            intermediate_size: size("moe_intermediate_size", self.moe_intermediate_size, MAX_SIZE)?,
+            intermediate_size: size(
+                "moe_intermediate_size",
+                self.moe_intermediate_size,
+                MAX_EXPERT_SIZE,
+            )?,
             normalize_weights: self.norm_topk_prob.unwrap_or(false),
             is_sparse: (0..num_layers).map(is_sparse).collect(),
         })

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::ModelConfig;
 use super::moe::RawMoe;
+use super::quantization::RawQuantization;
 use super::rope::{RawRope, RopeConfig};
 use crate::ModelError;
 use crate::arch::{Architecture, WindowRule};
@@ -37,7 +38,8 @@ pub(super) struct RawConfig {
     sliding_window: Option<usize>,
     max_window_layers: Option<usize>,
     layer_types: Option<Vec<String>>,
-    quantization_config: Option<serde_json::Value>,
+    quantization_config: Option<RawQuantization>,
+    partial_rotary_factor: Option<f64>,
     #[serde(flatten)]
     moe: RawMoe,
 }
@@ -51,23 +53,18 @@ enum OneOrMany {
 
 /// Limits no real model comes near; with them, products of sizes fit 64 bits.
 pub(super) const MAX_SIZE: usize = 1 << 20;
+const MAX_HEADS: usize = 1 << 16;
 const MAX_VOCAB: usize = 1 << 24;
 const MAX_LAYERS: usize = 1 << 10;
 const MAX_POSITIONS: usize = 1 << 28;
 
+/// What transformers takes for Qwen 2 and 3 where the config says nothing.
+const DEFAULT_MAX_WINDOW_LAYERS: usize = 28;
+
 impl RawConfig {
     pub(super) fn check(self) -> Result<ModelConfig, ModelError> {
         let architecture = Architecture::from_config(&self.architectures)?;
-        if let Some(quantization) = &self.quantization_config {
-            let method = quantization.get("quant_method").and_then(|method| method.as_str());
-            if method != Some("fp8") {
-                return Err(ModelError::Unsupported {
-                    what: "quantization",
-                    got: method.unwrap_or("unknown").to_owned(),
-                    allowed: "use a checkpoint in float32, float16, bfloat16 or fp8".to_owned(),
-                });
-            }
-        }
+        let fp8 = self.quantization_config.as_ref().map(RawQuantization::check).transpose()?;
         let act = self.hidden_act.as_deref().unwrap_or("silu");
         if act != "silu" {
             return Err(ModelError::Unsupported {
@@ -78,10 +75,10 @@ impl RawConfig {
         }
         let hidden_size = size("hidden_size", self.hidden_size, MAX_SIZE)?;
         let num_layers = size("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS)?;
-        let num_qo_heads = size("num_attention_heads", self.num_attention_heads, MAX_SIZE)?;
+        let num_qo_heads = size("num_attention_heads", self.num_attention_heads, MAX_HEADS)?;
         let num_kv_heads = match self.num_key_value_heads {
             None => num_qo_heads,
-            given => size("num_key_value_heads", given, MAX_SIZE)?,
+            given => size("num_key_value_heads", given, MAX_HEADS)?,
         };
         if num_qo_heads % num_kv_heads != 0 {
             return Err(ModelError::Config {
@@ -106,6 +103,7 @@ impl RawConfig {
         let windows = self.windows(architecture, num_layers)?;
         let rope = RopeConfig::check(
             self.rope_theta,
+            self.partial_rotary_factor,
             self.rope_scaling.or(self.rope_parameters),
             max_position_embeddings,
         )?;
@@ -127,6 +125,7 @@ impl RawConfig {
             mlp_bias: self.mlp_bias.unwrap_or(false),
             windows,
             moe,
+            fp8,
             dtype: dtype(self.dtype.or(self.torch_dtype))?,
             eos_token_ids: match self.eos_token_id {
                 None => Vec::new(),
@@ -155,7 +154,7 @@ impl RawConfig {
             return Ok(vec![Some(window); num_layers]);
         }
         let Some(types) = &self.layer_types else {
-            let first = self.max_window_layers.unwrap_or(num_layers);
+            let first = self.max_window_layers.unwrap_or(DEFAULT_MAX_WINDOW_LAYERS);
             return Ok((0..num_layers).map(|layer| (layer >= first).then_some(window)).collect());
         };
         if types.len() != num_layers {

@@ -69,22 +69,38 @@ pub(super) struct RawRope {
     truncate: Option<bool>,
     original_max_position_embeddings: Option<usize>,
     partial_rotary_factor: Option<f64>,
+    /// Parameters by the type of layer, as models with two kinds of attention have them.
+    full_attention: Option<serde::de::IgnoredAny>,
+    sliding_attention: Option<serde::de::IgnoredAny>,
 }
+
+/// What transformers takes where the config says nothing, as that of Llama 2 does.
+const DEFAULT_THETA: f64 = 10_000.0;
 
 impl RopeConfig {
     pub(super) fn check(
         theta: Option<f64>,
+        partial_rotary_factor: Option<f64>,
         raw: Option<RawRope>,
         max_positions: usize,
     ) -> Result<Self, ModelError> {
         let given = theta.or(raw.as_ref().and_then(|raw| raw.rope_theta));
-        let theta = positive("rope_theta", given)?;
-        let Some(raw) = raw else { return Ok(Self { theta, scaling: RopeScaling::Default }) };
-        if let Some(factor) = raw.partial_rotary_factor.filter(|factor| *factor != 1.0) {
+        let theta = positive("rope_theta", Some(given.unwrap_or(DEFAULT_THETA)))?;
+        let partial =
+            partial_rotary_factor.or(raw.as_ref().and_then(|raw| raw.partial_rotary_factor));
+        if let Some(factor) = partial.filter(|factor| *factor != 1.0) {
             return Err(ModelError::Unsupported {
                 what: "partial_rotary_factor",
                 got: factor.to_string(),
                 allowed: "only 1 is: all elements of a head are rotated".to_owned(),
+            });
+        }
+        let Some(raw) = raw else { return Ok(Self { theta, scaling: RopeScaling::Default }) };
+        if raw.full_attention.is_some() || raw.sliding_attention.is_some() {
+            return Err(ModelError::Unsupported {
+                what: "rope_parameters",
+                got: "by type of layer".to_owned(),
+                allowed: "only one set for all layers is".to_owned(),
             });
         }
         let original_max = raw.original_max_position_embeddings.unwrap_or(max_positions);

@@ -72,6 +72,11 @@ fn sliding_windows_are_read_where_the_architecture_has_them() {
     let mut typed = window.clone();
     typed["layer_types"] = json!(["sliding_attention", "full_attention", "sliding_attention"]);
     assert_eq!(with(typed).unwrap().windows, [Some(16), None, Some(16)]);
+    let mut deep = window.clone();
+    deep.as_object_mut().unwrap().remove("max_window_layers");
+    assert_eq!(with(deep.clone()).unwrap().windows, [None; 3]);
+    deep["num_hidden_layers"] = json!(29);
+    assert_eq!(with(deep).unwrap().windows[27..], [None, Some(16)]);
     let mut off = window.clone();
     off["use_sliding_window"] = json!(false);
     assert_eq!(with(off).unwrap().windows, [None; 3]);
@@ -125,6 +130,64 @@ fn experts_are_in_the_layers_that_the_config_says() {
 }
 
 #[test]
+fn llama_2_leaves_out_the_base_of_its_frequencies() {
+    let config = with(json!({"rope_theta": null, "rope_scaling": null})).unwrap();
+    assert_eq!(config.rope, RopeConfig { theta: 1e4, scaling: RopeScaling::Default });
+}
+
+#[test]
+fn positions_may_be_scaled_in_every_way_but_longrope() {
+    let scaling = |fields: Value| {
+        let mut config = json!({"rope_scaling": fields});
+        config["max_position_embeddings"] = json!(128);
+        with(config).map(|config| config.rope.scaling)
+    };
+    assert_eq!(scaling(json!({"rope_type": "default"})).unwrap(), RopeScaling::Default);
+    let dynamic = scaling(json!({"rope_type": "dynamic", "factor": 2.0})).unwrap();
+    assert_eq!(dynamic, RopeScaling::Default, "up to the positions the model was made for");
+    let yarn = scaling(json!({"type": "yarn", "factor": 4.0})).unwrap();
+    let RopeScaling::Yarn { factor, original_max, attention_factor, beta_fast, .. } = yarn else {
+        panic!("{yarn:?}");
+    };
+    assert_eq!((factor, original_max, beta_fast), (4.0, 128, 32.0));
+    assert!((attention_factor - (0.1 * 4f64.ln() + 1.0)).abs() < 1e-12);
+    let error = scaling(json!({"type": "su", "factor": 4.0})).unwrap_err().to_string();
+    assert!(error.contains("rope type `su` is not supported"), "{error}");
+}
+
+#[test]
+fn fp8_is_read_and_other_quantization_refused_by_name() {
+    let quantized = |fields: Value| with(json!({"quantization_config": fields}));
+    assert_eq!(with(json!({})).unwrap().fp8, None);
+    let whole = quantized(json!({"quant_method": "fp8", "activation_scheme": "static"})).unwrap();
+    assert_eq!(whole.fp8, Some(Fp8Config { block: None }));
+    let block = json!({"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 64]});
+    assert_eq!(quantized(block).unwrap().fp8, Some(Fp8Config { block: Some([128, 64]) }));
+    for (fields, expected) in [
+        (json!({"quant_method": "awq", "bits": 4}), "quantization `awq` is not supported"),
+        (json!({"quant_method": "gptq", "bits": 4}), "quantization `gptq` is not supported"),
+        (
+            json!({"quant_method": "compressed-tensors", "format": "float-quantized"}),
+            "quantization `compressed-tensors` is not supported: float32, float16, bfloat16",
+        ),
+        (json!({"load_in_4bit": true}), "quantization `bitsandbytes` is not supported"),
+        (json!({"bits": 4}), "quantization `unknown` is not supported"),
+        (json!({"quant_method": "fp8", "fmt": "e5m2"}), "fp8 format `e5m2` is not supported"),
+        (
+            json!({"quant_method": "fp8", "weight_block_size": [128]}),
+            "weight_block_size = [128] is not allowed: use two sizes",
+        ),
+        (
+            json!({"quant_method": "fp8", "weight_block_size": [0, 128]}),
+            "= [0, 128] is not allowed",
+        ),
+    ] {
+        let error = quantized(fields).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_named_with_what_is_allowed() {
     for (changes, expected) in [
         (
@@ -138,7 +201,6 @@ fn what_is_wrong_is_named_with_what_is_allowed() {
         (json!({"num_key_value_heads": 3}), "8 is not a multiple of the 3 KV heads"),
         (json!({"head_dim": 7}), "head_dim = 7 is not allowed"),
         (json!({"rms_norm_eps": -1.0}), "rms_norm_eps = -1 is not allowed"),
-        (json!({"rope_theta": null}), "rope_theta is missing"),
         (json!({"rope_theta": 0}), "rope_theta = 0 is not allowed"),
         (json!({"torch_dtype": "int4"}), "dtype `int4` is not supported"),
         (json!({"hidden_act": "gelu"}), "hidden_act `gelu` is not supported: only silu is"),
@@ -148,9 +210,11 @@ fn what_is_wrong_is_named_with_what_is_allowed() {
         ),
         (json!({"rope_scaling": {"rope_type": "llama3"}}), "factor is missing"),
         (
-            json!({"quantization_config": {"quant_method": "awq"}}),
-            "quantization `awq` is not supported",
+            json!({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}),
+            "rope_parameters `by type of layer` is not supported",
         ),
+        (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor `0.5` is not supported"),
+        (json!({"num_attention_heads": 1 << 17}), "num_attention_heads = 131072 is not allowed"),
         (json!({"hidden_size": "64"}), "config.json is not valid: invalid type: string"),
         (json!({"hidden_size": -64}), "config.json is not valid"),
     ] {

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use minisgl_kernels::Tensor;
+use minisgl_kernels::{DType, Device, Stream, Tensor};
 
 use super::experts::Experts;
 use super::{Decoder, Geometry, Layer, Linear, Mlp};
@@ -34,8 +34,9 @@ impl Decoder {
         max_positions: usize,
         loader: &Loader<'_>,
         geometry: Geometry,
-        device: &minisgl_kernels::Device,
+        device: &Device,
     ) -> Result<Self, ModelError> {
+        loader.expect_fp8(config.fp8);
         let h = config.hidden_size;
         let vocabulary = |name: &str| {
             let part = Part::rows(name.to_owned(), config.vocab_size, shard.vocab.clone());
@@ -46,7 +47,6 @@ impl Decoder {
         let layers: Result<Vec<Layer>, ModelError> = (0..config.num_layers)
             .map(|index| LayerLoader { config, shard, loader, parts, index }.load())
             .collect();
-        let table = cos_sin_table(&config.rope, config.head_dim, max_positions);
         Ok(Self {
             geometry,
             embedding,
@@ -57,9 +57,27 @@ impl Decoder {
             } else {
                 Some(vocabulary("lm_head.weight")?)
             },
-            cos_sin: Tensor::from_slice(device, [max_positions, config.head_dim], &table)?,
+            cos_sin: rotary_table(config, max_positions, loader.stream(), device)?,
         })
     }
+}
+
+/// Cosines and sines for all positions, made a block at a time: a context of millions of positions
+/// is an error of the device if it does not fit, and never held twice.
+fn rotary_table(
+    config: &ModelConfig,
+    max_positions: usize,
+    stream: &Stream,
+    device: &Device,
+) -> Result<Tensor, ModelError> {
+    const BLOCK: usize = 4096;
+    let mut table = device.zeros(DType::F32, [max_positions, config.head_dim])?;
+    for first in (0..max_positions).step_by(BLOCK) {
+        let positions = first..max_positions.min(first + BLOCK);
+        let rows = cos_sin_table(&config.rope, config.head_dim, positions.clone());
+        stream.upload(&rows, table.view_mut().rows(positions)?)?;
+    }
+    Ok(table)
 }
 
 struct LayerLoader<'a> {

@@ -18,8 +18,17 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 /// Mistral's own format of the same weights, beside the Hugging Face one.
 const CONSOLIDATED: &str = "consolidated";
-const LANGUAGE_MODEL: &str = "language_model.";
-const OTHER_MODALITIES: [&str; 2] = ["vision_tower.", "multi_modal_projector."];
+/// Prefixes of a multimodal checkpoint's tensors, and what the language model alone has for them.
+const LANGUAGE_MODEL: [(&str, &str); 2] =
+    [("language_model.", ""), ("model.language_model.", "model.")];
+/// How the integer weights of AWQ and GPTQ end, also where the config does not mention them.
+const PACKED: &str = ".qweight";
+const OTHER_MODALITIES: [&str; 4] = [
+    "vision_tower.",
+    "multi_modal_projector.",
+    "model.vision_tower.",
+    "model.multi_modal_projector.",
+];
 
 /// One tensor in a file.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +57,7 @@ pub enum FileDType {
 pub struct SafetensorsFiles {
     files: Vec<OneFile>,
     by_name: BTreeMap<String, Place>,
+    problems: Vec<String>,
 }
 
 /// Where a tensor is: in which file, and under what name there.
@@ -81,38 +91,53 @@ impl SafetensorsFiles {
     /// `*.safetensors` there are (but `consolidated*`, which are the same weights again).
     ///
     /// # Errors
-    /// [`ModelError`] that names the file: missing, broken, or two of them with the same tensor.
+    /// [`ModelError`] that names the file: missing or broken. What is wrong with single tensors is
+    /// in [`SafetensorsFiles::problems`].
     pub fn open(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         let index = checkpoint.read(INDEX)?.map(|json| parse_index(&json)).transpose()?;
-        let names = match &index {
+        let names: BTreeSet<String> = match &index {
             Some(index) => index.weight_map.values().cloned().collect(),
             None => file_names(checkpoint)?,
         };
         let mut files = Vec::new();
-        let mut by_name = BTreeMap::new();
-        for name in names {
-            let file = OneFile::open(checkpoint, &name)?;
-            for tensor in file.metadata.tensors().into_keys() {
+        let mut by_name: BTreeMap<String, Place> = BTreeMap::new();
+        let mut problems = Vec::new();
+        for name in &names {
+            let file = OneFile::open(checkpoint, name)?;
+            let tensors: BTreeSet<String> = file.metadata.tensors().into_keys().collect();
+            for tensor in tensors {
+                if tensor.ends_with(PACKED) {
+                    return Err(ModelError::Unsupported {
+                        what: "quantization",
+                        got: "AWQ or GPTQ".to_owned(),
+                        allowed: format!(
+                            "{tensor} is packed; float32, float16, bfloat16 and fp8 weights are"
+                        ),
+                    });
+                }
                 if OTHER_MODALITIES.iter().any(|prefix| tensor.starts_with(prefix)) {
                     continue;
                 }
-                let alone = tensor.strip_prefix(LANGUAGE_MODEL).unwrap_or(&tensor).to_owned();
-                let place = Place { file: files.len(), name: tensor };
-                if let Some(twin) = by_name.insert(alone, place) {
-                    let problem = format!("{} is in another file too", twin.name);
-                    return Err(ModelError::Safetensors { file: name, problem });
+                let alone = language_model_name(&tensor);
+                if let Some(twin) = by_name.get(&alone) {
+                    let in_file = |file: usize| names.iter().nth(file).map_or("", String::as_str);
+                    let (first, second) = (in_file(twin.file), in_file(files.len()));
+                    problems.push(format!("{tensor} is given twice, in {first} and in {second}"));
+                    continue;
                 }
+                by_name.insert(alone, Place { file: files.len(), name: tensor });
             }
             files.push(file);
         }
         let listed = index.iter().flat_map(|index| &index.weight_map);
         for (tensor, file) in listed {
-            if !files.iter().any(|file| file.metadata.info(tensor).is_some()) {
-                let problem = format!("{tensor} is not in it, but {INDEX} says so");
-                return Err(ModelError::Safetensors { file: file.clone(), problem });
+            let index = names.iter().position(|name| name == file);
+            let info = index.and_then(|index| files[index].metadata.info(tensor));
+            if info.is_none() {
+                problems.push(format!("{tensor} is not in {file}, where {INDEX} says it is"));
             }
         }
-        Ok(Self { files, by_name })
+        Ok(Self { files, by_name, problems })
     }
 
     /// The tensor `name`.
@@ -137,9 +162,15 @@ impl SafetensorsFiles {
         self.by_name.keys().map(String::as_str)
     }
 
+    /// Tensors that are given twice, or not where the index says; one line each.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
     /// Bytes of all tensors.
     pub fn total_bytes(&self) -> u64 {
-        self.files.iter().map(|file| (file.bytes.get().len() - file.data_start) as u64).sum()
+        let bytes = |name| self.get(name).map_or(0, |tensor| tensor.bytes.len() as u64);
+        self.names().map(bytes).sum()
     }
 }
 
@@ -184,6 +215,13 @@ impl FileBytes {
             Self::Embedded(bytes) => bytes,
         }
     }
+}
+
+/// The name that a tensor has in a checkpoint of the language model alone.
+fn language_model_name(name: &str) -> String {
+    let mut prefixes = LANGUAGE_MODEL.iter();
+    let found = prefixes.find_map(|(prefix, alone)| Some((name.strip_prefix(prefix)?, alone)));
+    found.map_or_else(|| name.to_owned(), |(rest, alone)| format!("{alone}{rest}"))
 }
 
 /// The names of the safetensors files of a checkpoint without an index.

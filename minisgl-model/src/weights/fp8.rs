@@ -14,13 +14,15 @@ pub(super) struct Scales {
 }
 
 impl Scales {
-    /// The scales of the matrix `name`, and the name of the tensor they are in: `*_scale_inv`
-    /// `[ceil(rows / block), ceil(columns / block)]` as DeepSeek-V3 and Qwen3-FP8 have it, or a
-    /// single number in `*_scale_inv` or `*_scale`.
+    /// The scales of the matrix `name`, and the name of the tensor they are in: for blocks of
+    /// `[rows, columns]`, `*_scale_inv` `[ceil(rows / block), ceil(columns / block)]` as DeepSeek-V3
+    /// and Qwen3-FP8 have it; without blocks, a single number or one per row in `*_scale_inv` or
+    /// `*_scale`.
     pub(super) fn find(
         files: &SafetensorsFiles,
         name: &str,
         shape: &[usize],
+        block: Option<[usize; 2]>,
     ) -> Result<(Self, String), String> {
         let [rows, columns] = *shape else { return Err(format!("{name} is fp8 but no matrix")) };
         let candidates = [format!("{name}_scale_inv"), format!("{name}_scale")];
@@ -31,41 +33,64 @@ impl Scales {
         let FileDType::Plain(dtype) = tensor.dtype else {
             return Err(format!("{scale_name} is not of float32, float16 or bfloat16"));
         };
+        let whole = [rows.max(1), columns.max(1)];
+        let (block, fits) = match (block, tensor.shape) {
+            (Some([height, width]), [block_rows, block_columns]) => {
+                let expected = [rows.div_ceil(height), columns.div_ceil(width)];
+                ([height, width], [*block_rows, *block_columns] == expected)
+            }
+            (None, [] | [1] | [1, 1]) => (whole, true),
+            (None, [per_row] | [per_row, 1]) => ([1, whole[1]], *per_row == rows),
+            _ => (whole, false),
+        };
+        if !fits {
+            return Err(format!(
+                "{scale_name} has shape {:?}, which does not fit {shape:?} in blocks of {block:?}",
+                tensor.shape
+            ));
+        }
         let values = widen(tensor.bytes, dtype);
         if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
             return Err(format!("{scale_name} has the value {bad}"));
         }
-        let (block_rows, per_row) = match *tensor.shape {
-            [] | [1] | [1, 1] => (1, 1),
-            [block_rows, block_columns] => (block_rows, block_columns),
-            _ => (0, 0),
-        };
-        // Blocks are powers of two; the last may be cut short.
-        let block = |size: usize, count: usize| {
-            let fits = |block: &usize| size.div_ceil(*block) == count;
-            if count == 1 { Some(size.max(1)) } else { (0..16).map(|bit| 1 << bit).find(fits) }
-        };
-        let (Some(block_height), Some(block_width)) =
-            (block(rows, block_rows), block(columns, per_row))
-        else {
-            return Err(format!(
-                "{scale_name} has shape {:?}, which does not fit {shape:?}",
-                tensor.shape
-            ));
-        };
-        Ok((Self { values, per_row, block: [block_height, block_width] }, scale_name))
+        Ok((Self { values, per_row: columns.div_ceil(block[1]), block }, scale_name))
     }
 
     /// The scale of one element.
-    pub(super) fn of(&self, row: usize, column: usize) -> f32 {
+    fn of(&self, row: usize, column: usize) -> f32 {
         self.values[row / self.block[0] * self.per_row + column / self.block[1]]
     }
 }
 
-/// Scaled float32 bytes of a run of fp8 bytes; `scale` is by index in the run.
-pub(super) fn to_f32_bytes(fp8: &[u8], scale: impl Fn(usize) -> f32) -> Vec<u8> {
-    let values = fp8.iter().enumerate().map(|(index, byte)| decode(*byte) * scale(index));
-    values.flat_map(f32::to_le_bytes).collect()
+/// The numbers that all bytes stand for.
+pub(super) struct Decoder([f32; 256]);
+
+impl Decoder {
+    pub(super) fn new() -> Self {
+        Self(std::array::from_fn(|byte| decode(byte as u8)))
+    }
+
+    /// Appends the scaled float32 bytes of a part of row `row` that begins at column `first`.
+    pub(super) fn append(
+        &self,
+        out: &mut Vec<u8>,
+        fp8: &[u8],
+        scales: &Scales,
+        row: usize,
+        first: usize,
+    ) {
+        // Run by run of columns that have the same scale.
+        let (mut column, mut rest) = (first, fp8);
+        while !rest.is_empty() {
+            let end = (column / scales.block[1] + 1) * scales.block[1];
+            let (run, after) = rest.split_at(rest.len().min(end - column));
+            let scale = scales.of(row, column);
+            for byte in run {
+                out.extend((self.0[usize::from(*byte)] * scale).to_le_bytes());
+            }
+            (column, rest) = (end, after);
+        }
+    }
 }
 
 /// E4M3 with bias 7, subnormals, no infinities; all ones is NaN.

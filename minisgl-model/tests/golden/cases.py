@@ -9,7 +9,8 @@ from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Q
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One checkpoint. `seed` picks weights and prompts, `edit` changes config.json after saving,
-    `final_norm` scales the logits and with them the noise of rounding."""
+    `final_norm` scales the logits and with them the noise of rounding, `fp8` is how projections are
+    quantized: rows and columns of a block, or "tensor"."""
 
     config: transformers.PretrainedConfig
     seed: int
@@ -17,6 +18,7 @@ class Case:
     max_shard_size: str = "10MB"
     edit: tuple[str, ...] = ()
     final_norm: float = 1.0
+    fp8: tuple[int, int] | str | None = None
 
 
 def llama(**overrides):
@@ -116,6 +118,19 @@ def yarn(**overrides):
     return llama(head_dim=32, max_position_embeddings=128, rope_scaling=scaling | overrides)
 
 
+def wide_heads(head_dim):
+    """A narrow llama with 8 wide query heads that share one KV head."""
+    return llama(
+        vocab_size=160,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_key_value_heads=1,
+        head_dim=head_dim,
+        tie_word_embeddings=True,
+    )
+
+
 LLAMA3_SCALING = dict(
     rope_type="llama3",
     factor=8.0,
@@ -174,6 +189,7 @@ CASES = {
     ),
     "llama-yarn": Case(
         llama(
+            num_hidden_layers=2,
             tie_word_embeddings=True,
             rope_scaling=dict(
                 rope_type="yarn", factor=4.0, original_max_position_embeddings=64
@@ -187,6 +203,7 @@ CASES = {
             hidden_size=80,
             head_dim=40,
             intermediate_size=80,
+            num_hidden_layers=1,
             tie_word_embeddings=True,
             rope_scaling=dict(rope_type="linear", factor=2.5),
         ),
@@ -194,10 +211,23 @@ CASES = {
     ),
     # Up to `max_position_embeddings`, which is as far as an engine with a prefix cache can go.
     "llama-dynamic": Case(
-        llama(tie_word_embeddings=True, rope_scaling=dict(rope_type="dynamic", factor=2.0)),
+        llama(
+            num_hidden_layers=2,
+            tie_word_embeddings=True,
+            rope_scaling=dict(rope_type="dynamic", factor=2.0),
+        ),
         seed=16,
     ),
     "llama-f16": Case(llama(tie_word_embeddings=True), seed=17, dtype="float16"),
+    "llama-head80": Case(wide_heads(80), seed=19, dtype="float16"),
+    "llama-head96": Case(wide_heads(96), seed=20, dtype="float16"),
+    "llama-head128": Case(wide_heads(128), seed=21, dtype="float16"),
+    "llama-head256": Case(wide_heads(256), seed=22, dtype="float16"),
+    # Blocks that neither divide the projections nor are square.
+    "qwen3-fp8": Case(qwen3(num_hidden_layers=2), seed=23, fp8=(24, 40)),
+    "llama-fp8": Case(
+        llama(num_hidden_layers=2, tie_word_embeddings=True), seed=24, fp8="tensor"
+    ),
     # All experts for every token: in bf16, rounding turns a router's choice of fewer.
     "qwen3-moe-bf16": Case(qwen3_moe(num_experts=4, num_experts_per_tok=4), seed=18, **BF16),
     "llama-bf16": Case(llama(), seed=6, **BF16, edit=("no-head-dim", "torch_dtype")),

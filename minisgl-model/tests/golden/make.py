@@ -77,6 +77,40 @@ def save_checkpoint(case, folder, rng):
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
+FP8_MAX = 448.0  # the largest number of float8_e4m3fn
+
+
+def quantize(case, folder):
+    """Quantizes every projection to fp8 as published checkpoints are. Leaves what the fp8 numbers
+    stand for, in float32, in the folder, for the reference to compute with, and returns the
+    quantized tensors and their `quantization_config`."""
+    path = folder / "model.safetensors"
+    plain = load_file(path)
+    quantized = dict(plain)
+    for name, weight in plain.items():
+        if not name.endswith("_proj.weight"):
+            continue
+        rows, columns = weight.shape
+        height, width = (rows, columns) if case.fp8 == "tensor" else case.fp8
+        scales = torch.zeros(-(-rows // height), -(-columns // width))
+        numbers = torch.zeros(rows, columns, dtype=torch.float8_e4m3fn)
+        for i, j in np.ndindex(*scales.shape):
+            block = np.s_[i * height : (i + 1) * height, j * width : (j + 1) * width]
+            scales[i, j] = weight[block].abs().max() / FP8_MAX
+            numbers[block] = (weight[block] / scales[i, j]).to(torch.float8_e4m3fn)
+            plain[name][block] = numbers[block].float() * scales[i, j]
+        quantized[name] = numbers
+        if case.fp8 == "tensor":
+            quantized[f"{name}_scale"] = scales[0, 0]
+        else:
+            quantized[f"{name}_scale_inv"] = scales
+    save_file(plain, path, metadata={"format": "pt"})
+    config = dict(quant_method="fp8", activation_scheme="dynamic", fmt="e4m3")
+    if case.fp8 != "tensor":
+        config["weight_block_size"] = list(case.fp8)
+    return quantized, config
+
+
 def disguise(case, folder):
     """Rewrites the checkpoint in another spelling of the same, which this `transformers` does not
     read, after it is recorded."""
@@ -253,6 +287,7 @@ def make_case(name, case, folder):
     folder.mkdir(parents=True)
     rng = np.random.default_rng(case.seed)
     save_checkpoint(case, folder, rng)
+    quantized = quantize(case, folder) if case.fp8 else None
 
     run_dtypes = RUNS[case.dtype]
     models = {dtype: load_checkpoint(folder, DTYPES[dtype]) for dtype in run_dtypes}
@@ -271,6 +306,12 @@ def make_case(name, case, folder):
         print(name, dtype, f"margin min {min(margins)} median {np.median(margins):.3f}", noise)
     (folder / "golden.json").write_text(dump(golden) + "\n")
     disguise(case, folder)
+    if quantized:
+        tensors, quantization_config = quantized
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        path = folder / "config.json"
+        config = json.loads(path.read_text()) | dict(quantization_config=quantization_config)
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def make_rope(path):

@@ -1,7 +1,6 @@
 //! Checkpoints and options that are wrong: one clear error each, from whatever rank finds it.
 
 use std::fs;
-use std::num::NonZeroUsize;
 
 use minisgl_model::{
     AttentionChoice, Checkpoint, DTypeChoice, DeviceChoice, EngineOptions, RankGroup,
@@ -111,26 +110,4 @@ fn a_missing_gpu_is_one_sentence() {
     gpu.device = DeviceChoice::Cuda;
     let error = Copy::new().error(&gpu);
     assert!(!error.contains('\n') && error.len() > 20, "{error}");
-}
-
-#[test]
-fn dummy_weights_need_only_a_config_and_are_the_same_on_any_number_of_ranks() {
-    let copy = Copy::new();
-    fs::remove_file(copy.folder.path().join("model.safetensors")).unwrap();
-    let checkpoint = Checkpoint::folder(copy.folder.path()).unwrap();
-    let mut outputs = Vec::new();
-    for tp_size in [1, 2, 4] {
-        let options = EngineOptions {
-            dummy_weights: true,
-            tp_size: NonZeroUsize::new(tp_size).unwrap(),
-            ..harness::options(tp_size, DTypeChoice::Float32)
-        };
-        let group = RankGroup::launch(&checkpoint, &options, &Quiet).unwrap();
-        let mut driver = harness::driver(group, true);
-        let sampling = minisgl_sched::SamplingParams::GREEDY;
-        let request = harness::request(1, &[1, 2, 3], 8, sampling);
-        outputs.push(harness::run(&mut driver, vec![request]).remove(0).tokens);
-    }
-    assert_eq!(outputs[0], outputs[1]);
-    assert_eq!(outputs[0], outputs[2]);
 }

@@ -1,6 +1,8 @@
 //! Greedy tokens and their log-probabilities against Hugging Face transformers, for every fixture
 //! and every number of ranks.
 
+use std::collections::BTreeSet;
+
 use minisgl_sched::{SamplingParams, TokenId};
 use serde::Deserialize;
 
@@ -79,20 +81,50 @@ fn compare(output: &Output, expected: &Expected, tolerance: f32, what: &str) {
 }
 
 macro_rules! golden {
-    ($($name:ident: $case:literal,)*) => { $(
-        #[test]
-        fn $name() {
-            check($case);
-        }
-    )* };
+    ($($name:ident: $case:literal,)*) => {
+        const CASES: &[&str] = &[$($case),*];
+        $(
+            #[test]
+            fn $name() {
+                check($case);
+            }
+        )*
+    };
 }
 
 golden! {
     llama: "llama",
     llama3_rope_sharded_files: "llama3-rope",
+    llama_linear: "llama-linear",
+    llama_dynamic: "llama-dynamic",
+    llama_yarn_in_rope_parameters: "llama-yarn",
     llama_bias: "llama-bias",
+    llama_bf16: "llama-bf16",
+    llama_stored_in_f16: "llama-f16",
+    llama_fp8_by_tensor: "llama-fp8",
+    llama_heads_of_80: "llama-head80",
+    llama_heads_of_96: "llama-head96",
+    llama_heads_of_128: "llama-head128",
+    llama_heads_of_256: "llama-head256",
+    mistral_with_a_window: "mistral",
+    mistral3_text_part: "mistral3",
+    qwen2: "qwen2",
+    qwen2_with_windows_by_layer: "qwen2-window",
     qwen3: "qwen3",
     qwen3_untied: "qwen3-untied",
-    llama_bf16: "llama-bf16",
     qwen3_bf16: "qwen3-bf16",
+    qwen3_fp8_by_block: "qwen3-fp8",
+    qwen3_moe: "qwen3-moe",
+    qwen3_moe_sparse_step: "qwen3-moe-sparse-step",
+    qwen3_moe_bf16: "qwen3-moe-bf16",
+}
+
+#[test]
+fn every_fixture_is_compared() {
+    let entries = std::fs::read_dir(harness::golden()).unwrap().map(Result::unwrap);
+    let folders = entries.filter(|entry| entry.path().join("golden.json").exists());
+    let folders: BTreeSet<String> =
+        folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    let cases: BTreeSet<String> = CASES.iter().map(|case| (*case).to_owned()).collect();
+    assert_eq!(folders, cases);
 }

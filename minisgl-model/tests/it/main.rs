@@ -1,10 +1,15 @@
 //! Tests of the model through its public interface, on the tiny checkpoints in `tests/golden`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod dummy;
 mod equality;
 mod errors;
+mod files;
+mod fp8;
 mod golden;
 mod harness;
+mod hostile;
 mod rope;
 mod sampling;
+mod vocab_parallel;
 mod weights;

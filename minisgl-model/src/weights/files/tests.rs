@@ -45,12 +45,39 @@ fn one_file_or_several_with_an_index() {
     index(r#"{"a": "x-1.safetensors", "b": "x-3.safetensors"}"#).unwrap();
     assert_eq!(error(path), "the checkpoint has no x-3.safetensors");
     index(r#"{"a": "x-1.safetensors", "c": "x-2.safetensors"}"#).unwrap();
-    assert!(error(path).contains("c is not in it"));
-    write(path, "x-2.safetensors", &[("a", 3)]);
-    assert!(error(path).contains("a is in another file too"));
+    let missing = "c is not in x-2.safetensors, where model.safetensors.index.json says it is";
+    assert_eq!(open(path).unwrap().problems(), [missing]);
+    write(path, "x-2.safetensors", &[("a", 3), ("language_model.b", 3), ("b", 4)]);
+    let files = open(path).unwrap();
+    assert_eq!(files.problems().len(), 3, "{:?}", files.problems());
+    assert_eq!(files.problems()[0], "a is given twice, in x-1.safetensors and in x-2.safetensors");
+    assert!(files.problems()[1].contains("b is given twice, in x-2.safetensors and in x-2"));
+    assert_eq!(files.problems()[2], missing);
     for outside in ["../x-1.safetensors", "/etc/passwd", "a\\\\b.safetensors", "model.bin"] {
         index(&format!(r#"{{"a": "{outside}"}}"#)).unwrap();
         assert!(error(path).contains("is not the name of a safetensors file"), "{outside}");
+    }
+}
+
+#[test]
+fn packed_integers_are_refused_by_the_name_of_their_format() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), SINGLE, &[("a", 3), ("model.layers.0.mlp.up_proj.qweight", 4)]);
+    assert!(error(folder.path()).starts_with("quantization `AWQ or GPTQ` is not supported"));
+}
+
+#[test]
+fn of_a_multimodal_checkpoint_only_the_language_model_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    for (norm, head, other) in [
+        ("language_model.model.norm.weight", "language_model.lm_head.weight", "vision_tower.a"),
+        ("model.language_model.norm.weight", "lm_head.weight", "model.multi_modal_projector.a"),
+    ] {
+        write(folder.path(), SINGLE, &[(norm, 3), (head, 4), (other, 5)]);
+        let files = open(folder.path()).unwrap();
+        assert_eq!(files.names().collect::<Vec<_>>(), ["lm_head.weight", "model.norm.weight"]);
+        assert_eq!(files.get("model.norm.weight").unwrap().shape, [3]);
+        assert_eq!(files.get("lm_head.weight").unwrap().shape, [4]);
     }
 }
 
