@@ -18,8 +18,6 @@ const CONFIG: &[u8] = br#"{
 struct Quiet;
 
 impl LaunchObserver for Quiet {
-    fn initializing(&self, _world_size: usize, _on_gpus: bool) {}
-
     fn rank_ready(&self, _rank: usize, _world_size: usize) {}
 
     fn weights_loaded(&self, _bytes: u64, _total: u64) {}

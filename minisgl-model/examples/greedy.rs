@@ -10,8 +10,6 @@ use minisgl_sched::{Driver, Event, Request, RequestId, SamplingParams, Scheduler
 struct Log;
 
 impl LaunchObserver for Log {
-    fn initializing(&self, _world_size: usize, _on_gpus: bool) {}
-
     fn rank_ready(&self, rank: usize, world_size: usize) {
         show(format_args!("rank {rank}/{world_size} ready"));
     }

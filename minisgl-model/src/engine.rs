@@ -7,7 +7,9 @@
 
 mod graphs;
 mod phases;
+mod tuning;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use minisgl_cache::KvPool;
@@ -116,6 +118,15 @@ impl Engine {
             stream,
             comm,
         })
+    }
+
+    /// Has decode batches of each of `sizes` use the fastest matrix multiplications, by `file` or by
+    /// measuring.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn tune(&mut self, sizes: &[usize], file: &Path) -> Result<(), ModelError> {
+        tuning::tune(&self.stream, self.memory.decoder.geometry(), sizes, file)
     }
 
     /// Captures a graph for decode batches of each of `sizes`. All ranks call this together.

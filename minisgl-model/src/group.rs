@@ -57,7 +57,9 @@ pub struct EngineLimits {
 /// Hears how a launch gets on. Called from the launching thread.
 pub trait LaunchObserver {
     /// The devices are known; weights come next.
-    fn initializing(&self, world_size: usize, on_gpus: bool);
+    fn initializing(&self, world_size: usize, on_gpus: bool) {
+        let _ = (world_size, on_gpus);
+    }
 
     /// `rank` of `world_size` has its weights and memory.
     fn rank_ready(&self, rank: usize, world_size: usize);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use minisgl_kernels::cuda::LibrarySearch;
@@ -14,6 +15,8 @@ pub struct EngineOptions {
     pub device: DeviceChoice,
     /// Which GPU each rank uses, by the driver's numbers; the first ones if not given.
     pub gpus: Option<Vec<usize>>,
+    /// Where the fastest GEMM algorithms of a GPU are kept; they are not measured if not given.
+    pub gemm_cache: Option<PathBuf>,
     /// Where the CUDA libraries are looked for.
     pub libraries: LibrarySearch,
     /// CPU threads in all, shared out over the ranks; all cores if not given.
@@ -50,6 +53,7 @@ impl Default for EngineOptions {
         Self {
             device: DeviceChoice::Auto,
             gpus: None,
+            gemm_cache: None,
             libraries: LibrarySearch::default(),
             cpu_threads: None,
             tp_size: NonZeroUsize::MIN,

@@ -113,6 +113,7 @@ impl Config {
             engine: EngineOptions {
                 device: args.device,
                 gpus: args.devices,
+                gemm_cache: gemm_cache(),
                 libraries: library_search(),
                 cpu_threads: args.cpu_threads,
                 tp_size: args.tp_size,
@@ -134,6 +135,13 @@ impl Config {
             mode,
         })
     }
+}
+
+/// Among the user's other caches; none without a home.
+fn gemm_cache() -> Option<PathBuf> {
+    let named = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());
+    let caches = named.map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".cache")));
+    Some(caches?.join("minisgl/gemm-algorithms.txt"))
 }
 
 #[cfg(test)]

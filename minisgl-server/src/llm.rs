@@ -181,8 +181,6 @@ pub fn load_model(
 pub struct Silent;
 
 impl LaunchObserver for Silent {
-    fn initializing(&self, _world_size: usize, _on_gpus: bool) {}
-
     fn rank_ready(&self, _rank: usize, _world_size: usize) {}
 
     fn weights_loaded(&self, _bytes: u64, _total: u64) {}

@@ -5,7 +5,7 @@ use std::fmt;
 
 use minisgl_cache::KvPool;
 use minisgl_kernels::ops::{
-    Attention, AttentionBackend, AttentionConfig, AttentionParams, HostLengths,
+    Attention, AttentionBackend, AttentionConfig, HostBatch as HostLengths,
 };
 use minisgl_kernels::{Device, Error, Stream, View};
 
@@ -34,7 +34,12 @@ pub struct Phases {
 
 impl fmt::Display for PhaseBackends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} for prefill, {} for decode", self.prefill, self.decode)
+        let name = |backend| match backend {
+            AttentionBackend::Native => "native",
+            AttentionBackend::Fi => "fi",
+            AttentionBackend::Fa => "fa",
+        };
+        write!(f, "{} for prefill, {} for decode", name(self.prefill), name(self.decode))
     }
 }
 
@@ -135,7 +140,7 @@ impl Phases {
         backends: PhaseBackends,
     ) -> Result<Self, Error> {
         let attention = |backend, is_decode| {
-            Attention::new(stream, configuration(backend, geometry, limits, is_decode))
+            Attention::new(stream, &configuration(backend, geometry, limits, is_decode))
         };
         Ok(Self {
             prefill: attention(backends.prefill, false)?,
@@ -160,9 +165,10 @@ impl Phases {
         let host = HostLengths {
             cu_seqlens_q: batch.field(Field::CuSeqlensQ),
             kv_lens: batch.field(Field::KvLens),
+            fixed_batch: for_graph,
         };
         let kv = pool.layer(0).paged(page_table, page_size);
-        self.planned().plan(stream, kv, inputs.sequences()?, host, for_graph)
+        self.planned().plan(stream, kv, inputs.sequences()?, host)
     }
 
     /// The attention of the phase that was planned last.

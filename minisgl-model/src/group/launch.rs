@@ -1,6 +1,7 @@
 //! From a checkpoint and options to a running group: decides sizes, then starts one thread per rank
 //! and waits until all are ready. Knows every option; never a step.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -31,6 +32,7 @@ struct Decisions {
     memory: MemoryPlan,
     source: Source,
     graph_sizes: Vec<usize>,
+    gemm_cache: Option<PathBuf>,
 }
 
 impl RankGroup {
@@ -100,6 +102,7 @@ impl RankGroup {
             memory,
             source,
             graph_sizes: graph_sizes.clone(),
+            gemm_cache: options.gemm_cache.clone(),
         };
         let (workers, reports) = start(Arc::new(decisions), ranks, observer)?;
         Ok(Self {
@@ -250,7 +253,8 @@ fn load(
     reports: &Sender<Report>,
 ) -> Result<(Engine, Vec<String>), ModelError> {
     let RankSetup { shard, geometry, layout, device, attention } = setup;
-    let Decisions { config, dtype, limits, max_seq_len, memory, source, graph_sizes } = decisions;
+    let Decisions { config, dtype, limits, max_seq_len, memory, source, graph_sizes, gemm_cache } =
+        decisions;
     let stream = device.new_stream()?;
     let progress = |bytes| drop(reports.send(Report::Loaded(bytes)));
     let loader = Loader::new(source, &stream, *dtype, &progress);
@@ -261,6 +265,9 @@ fn load(
     }
     let pool = KvPool::new(&device, layout, memory.num_pages)?;
     let mut engine = Engine::new(stream, comm, decoder, pool, *limits, attention)?;
+    if let Some(file) = gemm_cache {
+        engine.tune(graph_sizes, file)?;
+    }
     engine.capture(graph_sizes)?;
     Ok((engine, unused))
 }

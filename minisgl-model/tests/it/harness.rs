@@ -37,8 +37,6 @@ pub(crate) fn options(tp_size: usize, dtype: DTypeChoice) -> EngineOptions {
 pub(crate) struct Quiet;
 
 impl LaunchObserver for Quiet {
-    fn initializing(&self, _world_size: usize, _on_gpus: bool) {}
-
     fn rank_ready(&self, _rank: usize, _world_size: usize) {}
 
     fn weights_loaded(&self, _bytes: u64, _total: u64) {}

@@ -1,0 +1,66 @@
+//! Which GEMM algorithm is the fastest for each shape of a decode step: measured once per GPU and
+//! model, then read from a file. Knows shapes; never what is multiplied.
+
+use std::path::Path;
+use std::{fs, io};
+
+use minisgl_kernels::ops::tuning::{self, GemmShape};
+use minisgl_kernels::{DType, Stream};
+
+use crate::ModelError;
+use crate::decoder::Geometry;
+
+/// Makes decode steps of `sizes` sequences use the fastest algorithms. What is measured is added to
+/// `file`, which is only a cache: if it cannot be read or written, the next start measures again.
+///
+/// # Errors
+/// If the device fails.
+pub(crate) fn tune(
+    stream: &Stream,
+    geometry: &Geometry,
+    sizes: &[usize],
+    file: &Path,
+) -> Result<(), ModelError> {
+    let device = stream.device();
+    if let Ok(text) = fs::read_to_string(file) {
+        tuning::load_tuned(device, &text);
+    }
+    let shapes = sizes.iter().flat_map(|size| shapes(geometry, *size));
+    let new: Vec<GemmShape> =
+        shapes.filter(|shape| !tuning::is_tuned(device, shape)).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    for shape in &new {
+        tuning::tune_gemm(stream, shape)?;
+    }
+    // Only the next start is slower without.
+    let _ = save(file, &tuning::save_tuned(device));
+    Ok(())
+}
+
+/// All matrices of a step with `m` tokens that are all sampled.
+fn shapes(geometry: &Geometry, m: usize) -> Vec<GemmShape> {
+    let Geometry { hidden_size: h, intermediate_size: i, vocab_size: v, dtype, .. } = *geometry;
+    let shape = |n, k, out_dtype| GemmShape { m, n, k, dtype, out_dtype, bias: false };
+    let mut shapes = vec![
+        shape(geometry.qkv_size(), h, dtype),
+        shape(h, geometry.attention_size(), dtype),
+        shape(v, h, DType::F32),
+    ];
+    if i > 0 {
+        shapes.extend([shape(2 * i, h, dtype), shape(h, i, dtype)]);
+    }
+    shapes
+}
+
+/// As a whole or not at all: ranks and other servers may do the same at this moment.
+fn save(file: &Path, text: &str) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut whole = file.as_os_str().to_owned();
+    whole.push(format!(".{}", std::process::id()));
+    fs::write(&whole, text)?;
+    fs::rename(&whole, file)
+}
