@@ -54,7 +54,7 @@ pub use device::CudaDevice;
 pub use libraries::CudaLibraries;
 pub use library::{LibraryInfo, LibrarySearch};
 pub use peer::{AbortFlag, MAX_PEERS, PeerAlgorithm, PeerGroup, PeerMemory};
-pub use probe::{CudaReport, DriverInfo, GpuInfo, probe};
+pub use probe::{CudaReport, DriverInfo, GpuInfo, has_driver, probe};
 pub use stream::CudaStream;
 
 pub(crate) use event::CudaEvent;

@@ -267,7 +267,7 @@ impl Lists {
 
 #[cfg(test)]
 mod tests {
-    use minisgl_sched::{PageId, RequestId, RowId, SequencePlan, StepId};
+    use minisgl_sched::{PageId, RequestId, RowId, SequencePlan, StepId, TableUpdate};
 
     use super::*;
 
@@ -321,8 +321,7 @@ mod tests {
         };
         let update = |row| TableUpdate { row: RowId(row), first_page: 0, pages: vec![PageId(row)] };
         let mut build = |rows: std::ops::Range<u32>| {
-            let mut builder =
-                BatchBuilder::new(PageSize::new(1).unwrap(), 8, 8, vec![4, 2]);
+            let mut builder = BatchBuilder::new(PageSize::new(1).unwrap(), 8, 8, vec![4, 2]);
             builder.build(&StepPlan {
                 step: StepId(1),
                 table_updates: rows.clone().map(update).collect(),

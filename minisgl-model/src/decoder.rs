@@ -13,7 +13,7 @@ mod load;
 use minisgl_cache::KvPool;
 use minisgl_cache::pool::KvLayer;
 use minisgl_comm::Communicator;
-use minisgl_kernels::ops::{self, Attention, AttentionParams, QkNorm};
+use minisgl_kernels::ops::{self, Attention, AttentionParams, KvStore, QkNorm};
 use minisgl_kernels::{Error, Stream, Tensor, View, ViewMut};
 
 pub use self::activations::Activations;
@@ -184,14 +184,16 @@ impl Decoder {
         ops::qk_norm_rope_store(
             stream,
             q.reborrow(),
-            k,
-            v.as_view(),
+            k.as_view(),
             norm,
             inputs.field(Field::Positions)?,
             self.cos_sin.view(),
-            inputs.field(Field::OutLoc)?,
-            pool.k.view_mut(),
-            pool.v.view_mut(),
+            KvStore {
+                v: v.as_view(),
+                slots: inputs.field(Field::OutLoc)?,
+                k_pool: pool.k.view_mut(),
+                v_pool: pool.v.view_mut(),
+            },
         )?;
         let kv = pool.paged(context.page_table, context.page_size);
         let scale = 1.0 / (head_dim as f32).sqrt();

@@ -17,8 +17,8 @@ use minisgl_comm::Communicator;
 use minisgl_kernels::{DType, Error, Stream, Tensor, ops};
 use minisgl_sched::Sample;
 
-pub use self::phases::{Phases, PhaseBackends};
 use self::graphs::Graphs;
+pub use self::phases::{PhaseBackends, Phases};
 use crate::ModelError;
 use crate::batch::{Field, HostBatch, StepInputs};
 use crate::decoder::{Activations, Decoder, ForwardContext};

@@ -247,11 +247,7 @@ impl Sampler {
 
     /// For rows that take part, raises `threshold` to the largest value such that the count or mass
     /// of the logits at or above it reaches `remaining`.
-    fn raise_threshold(
-        &mut self,
-        call: &Call<'_>,
-        mode: ThresholdMode,
-    ) -> Result<(), ModelError> {
+    fn raise_threshold(&mut self, call: &Call<'_>, mode: ThresholdMode) -> Result<(), ModelError> {
         let (m, stream) = (call.len(), call.stream);
         ops_copy(stream, self.params.zeros(m)?, &mut self.prefix)?;
         let mut state = ThresholdState {

@@ -13,6 +13,7 @@ use super::gemm::Gemms;
 use super::kernels::Kernels;
 use super::libraries::CudaLibraries;
 use super::probe::start_driver;
+use crate::ops::tuning::GemmShape;
 use crate::{Device, Error, MemoryInfo};
 
 /// A CUDA GPU. Cloning gives another handle to it.
@@ -155,6 +156,10 @@ impl CudaDevice {
 
     pub(super) fn kernels(&self) -> &Kernels {
         self.inner.libraries.kernels()
+    }
+
+    pub(crate) fn is_tuned(&self, shape: &GemmShape) -> bool {
+        self.gemms().tuned.contains_key(shape)
     }
 
     pub(super) fn gemms(&self) -> MutexGuard<'_, Gemms> {

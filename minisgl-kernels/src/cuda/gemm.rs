@@ -32,7 +32,7 @@ pub(super) struct Gemms {
     handle: Option<Handle>,
     plans: HashMap<Key, Plan>,
     /// Algorithms measured to be the best, by what they compute.
-    tuned: HashMap<GemmShape, sys::cublasLtMatmulAlgo_t>,
+    pub(super) tuned: HashMap<GemmShape, sys::cublasLtMatmulAlgo_t>,
 }
 
 /// Of cuBLASLt; usable from every thread.

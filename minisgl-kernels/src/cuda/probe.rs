@@ -74,11 +74,16 @@ fn driver() -> Result<DriverInfo, String> {
     Ok(DriverInfo { version: (version / 1000, version % 1000 / 10), devices })
 }
 
+/// Whether an NVIDIA driver is installed. Starts nothing.
+pub fn has_driver() -> bool {
+    // SAFETY: opens and closes the driver's library, which any process may do.
+    unsafe { sys::is_culib_present() }
+}
+
 /// Starts the driver and returns the number of GPUs. Must come before every other call to cudarc,
 /// which panics if there is no driver.
 pub(super) fn start_driver() -> Result<usize, String> {
-    // SAFETY: opens and closes the driver's library, which any process may do.
-    if !unsafe { sys::is_culib_present() } {
+    if !has_driver() {
         let missing = "no NVIDIA driver found (libcuda.so.1 could not be loaded)";
         return Err(format!("{missing}: install the driver, or run on the CPU"));
     }

@@ -67,6 +67,14 @@ pub fn tune_gemm(stream: &Stream, shape: &GemmShape) -> Result<Option<Tuned>, Er
     }
 }
 
+/// Whether a fastest algorithm for `shape` is known on the device; there is nothing to know on the CPU.
+pub fn is_tuned(device: &Device, shape: &GemmShape) -> bool {
+    match device {
+        Device::Cpu(_) => true,
+        Device::Cuda(device) => device.is_tuned(shape),
+    }
+}
+
 /// All that was tuned on the device, as text for [`load_tuned`].
 pub fn save_tuned(device: &Device) -> String {
     match device {

@@ -59,7 +59,8 @@ impl StepInputs {
         self.layout = batch.layout;
         let (mut indices, mut pages) = (&batch.table_updates.0[..], &batch.table_updates.1[..]);
         while indices.len() > self.max_changes {
-            let (now, later) = (indices.split_at(self.max_changes), pages.split_at(self.max_changes));
+            let (now, later) =
+                (indices.split_at(self.max_changes), pages.split_at(self.max_changes));
             self.change_table(stream, &[], now.0, later.0, &[], page_table)?;
             (indices, pages) = (now.1, later.1);
         }

@@ -32,12 +32,12 @@ pub struct Geometry {
 
 impl Geometry {
     /// Columns of the fused projection to queries, keys and values.
-    pub(super) fn qkv_size(&self) -> usize {
+    pub(crate) fn qkv_size(&self) -> usize {
         (self.num_qo_heads + 2 * self.num_kv_heads) * self.head_dim
     }
 
     /// Columns of attention's output.
-    pub(super) fn attention_size(&self) -> usize {
+    pub(crate) fn attention_size(&self) -> usize {
         self.num_qo_heads * self.head_dim
     }
 }

@@ -88,10 +88,7 @@ impl PhaseBackends {
             }
             Err(ModelError::Option { option: "--attn", problem: format!("{choice}: {problem}") })
         };
-        Ok(Self {
-            prefill: resolve(choice.prefill, false)?,
-            decode: resolve(choice.decode, true)?,
-        })
+        Ok(Self { prefill: resolve(choice.prefill, false)?, decode: resolve(choice.decode, true)? })
     }
 
     /// Bytes of device memory that [`Phases::new`] takes.

@@ -26,8 +26,7 @@ pub(crate) fn tune(
         tuning::load_tuned(device, &text);
     }
     let shapes = sizes.iter().flat_map(|size| shapes(geometry, *size));
-    let new: Vec<GemmShape> =
-        shapes.filter(|shape| !tuning::is_tuned(device, shape)).collect();
+    let new: Vec<GemmShape> = shapes.filter(|shape| !tuning::is_tuned(device, shape)).collect();
     if new.is_empty() {
         return Ok(());
     }

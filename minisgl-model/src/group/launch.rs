@@ -19,9 +19,7 @@ use crate::decoder::Decoder;
 use crate::engine::{Engine, StepLimits};
 use crate::memory::MemoryPlan;
 use crate::weights::{Loader, SafetensorsFiles, Source};
-use crate::{
-    Checkpoint, DTypeChoice, EngineOptions, ModelConfig, ModelError,
-};
+use crate::{Checkpoint, DTypeChoice, EngineOptions, ModelConfig, ModelError};
 
 /// Everything that is decided before a rank starts.
 struct Decisions {

@@ -35,7 +35,8 @@ pub(crate) fn devices(
             Ok(libraries) => Some(libraries),
             Err(reason) => {
                 if minisgl_kernels::cuda::has_driver() {
-                    observer.warn(&format!("computing on the CPU although there is a GPU: {reason}"));
+                    observer
+                        .warn(&format!("computing on the CPU although there is a GPU: {reason}"));
                 }
                 None
             }
