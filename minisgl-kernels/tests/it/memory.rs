@@ -15,7 +15,7 @@ fn tensors_are_zeroed_aligned_and_round_trip() {
         for n in [0, 1, 1000, 300_000, 2_000_000] {
             let mut tensor = device.zeros(DType::F32, [n]).unwrap();
             assert!(tensor.to_vec::<f32>().unwrap().iter().all(|&x| x.to_bits() == 0));
-            let values = Rng(n as u64).floats(n);
+            let values = Rng::fresh(n as u64).floats(n);
             stream.upload(&values, tensor.view_mut()).unwrap();
             stream.synchronize().unwrap();
             assert_eq!(tensor.to_vec::<f32>().unwrap(), values);
@@ -43,7 +43,7 @@ fn impossible_sizes_are_errors() {
 fn strided_views_are_copied_row_by_row() {
     for_each_device(|device, stream| {
         for dtype in FLOATS {
-            let values = Rng(1).floats(50 * 70);
+            let values = Rng::fresh(1).floats(50 * 70);
             let source = Array::new(device, dtype, [50, 70], 3, &values);
             let mut target = Array::poisoned(device, dtype, [50, 70], 9);
             ops::copy(stream, source.view(), target.view_mut()).unwrap();
@@ -60,7 +60,7 @@ fn strided_views_are_copied_row_by_row() {
 
 #[test]
 fn checkpoint_bytes_are_rounded_once_from_any_alignment() {
-    let values = Rng(3).floats(40 * 33);
+    let values = Rng::fresh(3).floats(40 * 33);
     let bytes = |dtype| -> Vec<u8> {
         let to_bytes = |&x: &f32| match dtype {
             CheckpointDType::F32 => x.to_le_bytes().to_vec(),

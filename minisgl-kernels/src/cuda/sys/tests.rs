@@ -43,7 +43,7 @@ fn rust_type(c: &str) -> &'static str {
 /// `const int32_t *ids` without the name, with one space before the stars.
 fn type_of(parameter: &str) -> String {
     let parameter = parameter.split_whitespace().collect::<Vec<_>>().join(" ");
-    let name = parameter.rfind(|c: char| c == ' ' || c == '*').unwrap();
+    let name = parameter.rfind([' ', '*']).unwrap();
     parameter[..=name].trim().to_owned()
 }
 
