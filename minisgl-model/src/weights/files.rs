@@ -3,7 +3,6 @@
 //!
 //! Of a multimodal checkpoint, only the language model is seen, under the names it would have alone.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use minisgl_kernels::convert::CheckpointDType;
@@ -249,7 +248,7 @@ fn file_names(checkpoint: &Checkpoint) -> Result<BTreeSet<String>, ModelError> {
     }
 }
 
-fn parse_index(json: &Cow<'_, [u8]>) -> Result<Index, ModelError> {
+fn parse_index(json: &[u8]) -> Result<Index, ModelError> {
     let index: Index = serde_json::from_slice(json)
         .map_err(|source| ModelError::Json { file: INDEX.to_owned(), source })?;
     for file in index.weight_map.values() {

@@ -131,12 +131,12 @@ fn requests() -> Vec<Request> {
             .map(|at| token(id % 2, at))
             .chain((0..own).map(|at| token(100 + id, at)))
             .collect();
-        let sampling = if id % 2 == 0 {
+        let sampling = if id.is_multiple_of(2) {
             SamplingParams::GREEDY
         } else {
             SamplingParams {
                 temperature: 0.9,
-                top_k: if id % 3 == 0 { 30 } else { 0 },
+                top_k: if id.is_multiple_of(3) { 30 } else { 0 },
                 top_p: 0.9,
                 seed: id,
                 ..SamplingParams::GREEDY
@@ -214,4 +214,14 @@ fn qwen3_in_f32() {
 #[test]
 fn qwen3_in_bf16() {
     check("qwen3-bf16", DType::Bf16, &settings());
+}
+
+#[test]
+fn windows_in_f32() {
+    check("mistral", DType::F32, &settings());
+}
+
+#[test]
+fn experts_in_f32() {
+    check("qwen3-moe", DType::F32, &settings());
 }
