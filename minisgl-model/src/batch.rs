@@ -320,7 +320,7 @@ mod tests {
             sampling: Some(SamplingParams::GREEDY),
         };
         let update = |row| TableUpdate { row: RowId(row), first_page: 0, pages: vec![PageId(row)] };
-        let mut build = |rows: std::ops::Range<u32>| {
+        let build = |rows: std::ops::Range<u32>| {
             let mut builder = BatchBuilder::new(PageSize::new(1).unwrap(), 8, 8, vec![4, 2]);
             builder.build(&StepPlan {
                 step: StepId(1),

@@ -2,13 +2,17 @@
 //! in the plainest way: sorted, in f64, on one rank.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use minisgl_comm::{Communicator, SingleRank, thread_group};
 use minisgl_kernels::ops::sampling::uniform;
 use minisgl_kernels::{Device, Tensor};
-use minisgl_model::batch::HostBatch;
-use minisgl_model::sampler::Sampler;
-use minisgl_sched::{Sample, SamplingParams, TokenId, TokenLogprobs};
+use minisgl_model::batch::{BatchBuilder, Field, HostBatch};
+use minisgl_model::sampler::{Results, Sampler};
+use minisgl_sched::{
+    InputTokens, PageId, PageSize, RequestId, RowId, Sample, SamplingParams, SequencePlan, StepId,
+    StepPlan, TableUpdate, TokenId, TokenLogprobs,
+};
 
 use crate::files::Rng;
 
@@ -49,21 +53,38 @@ fn sample_share(rows: &[Row], rank: usize, tp_size: usize, comm: &dyn Communicat
     let logits = Tensor::from_slice(&device, [rows.len(), ids.len()], &share).unwrap();
     let mut sampler =
         Sampler::new(&device, ids.start as i32, vocab_size, rows.len(), tp_size).unwrap();
-    let batch = HostBatch {
-        table_updates: Vec::new(),
-        input_ids: Vec::new(),
-        sampled_inputs: Default::default(),
-        positions: Vec::new(),
-        out_loc: Vec::new(),
-        rows: Vec::new(),
-        cu_seqlens_q: vec![0],
-        kv_lens: Vec::new(),
-        last_tokens: Vec::new(),
-        sampled_rows: (0..rows.len() as i32).collect(),
-        sampled_positions: rows.iter().map(|row| row.position).collect(),
-        sampling: rows.iter().map(|row| row.params).collect(),
+    let mut results = Results::new(&device, rows.len(), tp_size).unwrap();
+    let batch = Arc::new(batch(rows));
+    let positions = batch.field(Field::SampledPositions);
+    let positions = Tensor::from_slice(&device, [rows.len()], positions).unwrap();
+    sampler.find_most_likely(&stream, comm, logits.view()).unwrap();
+    sampler.choose(&stream, comm, logits.view(), positions.view(), &batch).unwrap();
+    results.start(&stream, &sampler, &batch).unwrap();
+    results.finish().unwrap()
+}
+
+/// A decode step of all rows.
+fn batch(rows: &[Row]) -> HostBatch {
+    let longest = rows.iter().map(|row| row.position as usize).max().unwrap();
+    let page_size = PageSize::new(1).unwrap();
+    let mut builder = BatchBuilder::new(page_size, rows.len(), longest, Vec::new());
+    let update = |(row, of): (usize, &Row)| TableUpdate {
+        row: RowId(row as u32),
+        first_page: 0,
+        pages: vec![PageId(0); of.position as usize],
     };
-    sampler.sample(&stream, comm, logits.view(), &batch).unwrap()
+    let sequence = |(row, of): (usize, &Row)| SequencePlan {
+        request: RequestId(row as u64),
+        row: RowId(row as u32),
+        start: of.position as usize - 1,
+        input: InputTokens::Host(vec![0]),
+        sampling: Some(of.params),
+    };
+    builder.build(&StepPlan {
+        step: StepId(1),
+        table_updates: rows.iter().enumerate().map(update).collect(),
+        sequences: rows.iter().enumerate().map(sequence).collect(),
+    })
 }
 
 /// The ids that the filters leave, or `None` if rounding could decide about one.
@@ -148,7 +169,7 @@ fn rows(vocab_size: usize, rng: &mut Rng) -> Vec<Row> {
             logprobs: Some(index as u32 % 21),
             ..kinds[index % kinds.len()]
         };
-        Row { logits, params, position: rng.below(5000) as i32 }
+        Row { logits, params, position: 1 + rng.below(5000) as i32 }
     });
     rows.collect()
 }
