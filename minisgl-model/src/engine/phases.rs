@@ -59,6 +59,10 @@ impl PhaseBackends {
         geometry: &Geometry,
         limits: &StepLimits,
     ) -> Result<Self, ModelError> {
+        if matches!(device, Device::Cpu(_)) && choice != AttentionChoice::AUTO {
+            let problem = format!("{choice} needs a GPU; the CPU has only auto");
+            return Err(ModelError::Option { option: "--attn", problem });
+        }
         let has_window = config.windows.iter().any(Option::is_some);
         let try_one = |backend: AttentionBackend, is_decode: bool| -> Result<u64, String> {
             if backend == AttentionBackend::Fa && is_decode {

@@ -46,7 +46,7 @@ fn check(case: &str) {
     let golden: Golden = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     for reference in &golden.runs {
         let dtype = reference.dtype.parse().unwrap();
-        for tp_size in [1, 2, 4, 8] {
+        for &tp_size in harness::tp_sizes() {
             let group = harness::launch(case, &harness::options(tp_size, dtype)).unwrap();
             let mut driver = harness::driver(group, true);
             let sampling = SamplingParams { logprobs: Some(20), ..SamplingParams::GREEDY };

@@ -5,7 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use minisgl_model::{
-    Checkpoint, DTypeChoice, EngineOptions, LaunchObserver, ModelError, RankGroup,
+    Checkpoint, DTypeChoice, DeviceChoice, EngineOptions, LaunchObserver, LibrarySearch,
+    ModelError, RankGroup,
 };
 use minisgl_sched::{
     Driver, Event, Executor, FinishReason, Request, RequestId, SamplingParams, Scheduler, TokenId,
@@ -21,9 +22,32 @@ pub(crate) fn golden() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
+/// Whether the tests run on a GPU: if `MINISGL_TEST_CUDA` is 1. Then one must be there, with the
+/// kernels library (which `MINISGL_KERNELS` may name), or they fail.
+pub(crate) fn on_gpu() -> bool {
+    std::env::var_os("MINISGL_TEST_CUDA").is_some_and(|value| value == "1")
+}
+
+/// Numbers of ranks to try: one GPU has one.
+pub(crate) fn tp_sizes() -> &'static [usize] {
+    if on_gpu() { &[1] } else { &[1, 2, 4, 8] }
+}
+
+fn libraries() -> LibrarySearch {
+    let path = |name| std::env::var_os(name).map(PathBuf::from);
+    let prefixes = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(path);
+    LibrarySearch {
+        python_prefixes: prefixes.chain(["/usr/local", "/usr"].map(PathBuf::from)).collect(),
+        nccl: path("MINISGL_NCCL_SO"),
+        kernels: path("MINISGL_KERNELS"),
+    }
+}
+
 /// Small limits, one thread.
 pub(crate) fn options(tp_size: usize, dtype: DTypeChoice) -> EngineOptions {
     EngineOptions {
+        device: if on_gpu() { DeviceChoice::Cuda } else { DeviceChoice::Cpu },
+        libraries: libraries(),
         tp_size: NonZeroUsize::new(tp_size).unwrap(),
         cpu_threads: Some(NonZeroUsize::MIN),
         dtype,

@@ -7,6 +7,7 @@ mod errors;
 mod files;
 mod fp8;
 mod golden;
+mod gpu; // a GPU and every way of using it against the CPU
 mod harness;
 mod hostile;
 mod rope;
