@@ -126,8 +126,8 @@ __global__ void __launch_bounds__(HISTOGRAM_THREADS)
     }
 }
 
-// One cluster of blocks per row: blockIdx.x is the place in the cluster, blockIdx.y the row.
-__global__ void __launch_bounds__(HISTOGRAM_THREADS) __cluster_dims__(CLUSTER, 1, 1)
+// One cluster of CLUSTER blocks per row: blockIdx.x is the place in the cluster, blockIdx.y the row.
+__global__ void __launch_bounds__(HISTOGRAM_THREADS)
     cluster_histogram_kernel(const float *logits, int64_t stride, int64_t row_len, bool wide,
                              Search search, float *hist, int64_t hist_stride) {
 #if __CUDA_ARCH__ >= 900
@@ -254,16 +254,26 @@ extern "C" int32_t msgl_threshold_histogram(msgl_rows logits, const float *row_m
         const bool wide = starts_wide(logits);
         if (has_clusters()) {
             allow_histogram_bytes(cluster_histogram_kernel);
-            cluster_histogram_kernel<<<dim3(CLUSTER, rows), HISTOGRAM_THREADS, HISTOGRAM_BYTES,
-                                       stream_of(stream)>>>(
-                data, logits.stride, logits.row_len, wide, search,
-                static_cast<float *>(hist.data), hist.stride);
-        } else {
-            allow_histogram_bytes(histogram_kernel);
-            histogram_kernel<<<rows, HISTOGRAM_THREADS, HISTOGRAM_BYTES, stream_of(stream)>>>(
-                data, logits.stride, logits.row_len, wide, search,
-                static_cast<float *>(hist.data), hist.stride);
+            cudaLaunchAttribute cluster{};
+            cluster.id = cudaLaunchAttributeClusterDimension;
+            cluster.val.clusterDim = {CLUSTER, 1, 1};
+            cudaLaunchConfig_t config{};
+            config.gridDim = dim3(CLUSTER, rows);
+            config.blockDim = HISTOGRAM_THREADS;
+            config.dynamicSmemBytes = HISTOGRAM_BYTES;
+            config.stream = stream_of(stream);
+            config.attrs = &cluster;
+            config.numAttrs = 1;
+            check(cudaLaunchKernelEx(&config, cluster_histogram_kernel, data, logits.stride,
+                                     logits.row_len, wide, search,
+                                     static_cast<float *>(hist.data), hist.stride),
+                  "the histogram could not be launched");
+            return;
         }
+        allow_histogram_bytes(histogram_kernel);
+        histogram_kernel<<<rows, HISTOGRAM_THREADS, HISTOGRAM_BYTES, stream_of(stream)>>>(
+            data, logits.stride, logits.row_len, wide, search, static_cast<float *>(hist.data),
+            hist.stride);
         check_launch();
     });
 }

@@ -28,14 +28,21 @@ const FLASHINFER: Wheels = Wheels {
         "flashinfer/data/cccl/libcudacxx/include/",
         "flashinfer/data/cccl/thrust/",
         "flashinfer/data/cutlass/include/",
+        "flashinfer/data/cutlass/tools/util/include/",
         "flashinfer/data/include/",
     ],
 };
 
 /// Folders of headers in the FlashInfer wheel, in the order in which they are searched. Its CCCL
 /// comes before the toolkit's, which is older and lacks what it uses.
-const FOLDERS: &[&str] =
-    &["cccl/libcudacxx/include", "cccl/cub", "cccl/thrust", "include", "cutlass/include"];
+const FOLDERS: &[&str] = &[
+    "cccl/libcudacxx/include",
+    "cccl/cub",
+    "cccl/thrust",
+    "include",
+    "cutlass/include",
+    "cutlass/tools/util/include",
+];
 
 /// Headers that FlashInfer includes and uses nothing of. Empty ones stand in for them, and so what
 /// they would include in turn is not needed.
