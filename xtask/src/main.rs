@@ -8,8 +8,9 @@
 //! 2. [`tidy`]: the rules that neither rustc nor Clippy checks.
 //! 3. [`readme`]: the test command that the README promises.
 //! 4. [`kernels`]: the library of CUDA kernels.
-//! 5. [`e2e`]: the end-to-end test, driven by Python.
-//! 6. [`ci`]: the gate, made of all of the above.
+//! 5. [`dist`]: all that is needed to run, in one archive.
+//! 6. [`e2e`]: the end-to-end test, driven by Python.
+//! 7. [`ci`]: the gate, made of all of the above.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
 
@@ -20,6 +21,8 @@ mod tidy;
 mod readme;
 
 mod kernels;
+
+mod dist;
 
 mod e2e;
 
@@ -57,6 +60,8 @@ enum Task {
     },
     /// Build the library of CUDA kernels and say where it is; sets up nvcc from PyPI if need be
     Kernels(kernels::Options),
+    /// Pack the server, the kernels and their checks into one archive that needs no network
+    Dist(kernels::Options),
     /// Run all tests of all crates, doc tests too; the arguments go to the test binaries
     Test(Passed),
     /// Check the rules that neither the compiler nor Clippy checks
@@ -106,6 +111,7 @@ fn run(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Kernels(options) => kernels::build(&workspace, &options).map(drop),
+        Task::Dist(options) => dist::run(&workspace, &options),
         Task::Test(Passed { args }) => {
             // With all features, so that no test is left out for want of one.
             let mut cargo = workspace.cargo("test --workspace --all-features --");
