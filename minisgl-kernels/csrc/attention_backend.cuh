@@ -24,6 +24,13 @@ struct HostBatch {
     bool fixed;
 
     int64_t tokens() const { return cu_seqlens_q[n]; }
+    // Whether every sequence has one query.
+    bool is_decode() const {
+        for (int j = 0; j <= n; ++j) {
+            if (cu_seqlens_q[j] != j) return false;
+        }
+        return true;
+    }
 };
 
 class Backend {

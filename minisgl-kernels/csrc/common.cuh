@@ -1,53 +1,17 @@
-// What every kernel file needs: failures as sentences, choice of the element type, wide loads and
-// stores, reductions. Never knows what the kernels compute.
+// What every kernel file needs: choice of the element type, wide loads and stores, reductions. Never
+// knows what the kernels compute.
 #pragma once
 
 #include <cuda_bf16.h>
-#include <cuda_runtime.h>
 
 #include <algorithm>
-#include <cstdint>
-#include <exception>
 #include <initializer_list>
 
-#include "minisgl_kernels.h"
+#include "failure.cuh"
 
 namespace msgl {
 
 using bf16 = __nv_bfloat16;
-
-// ---- failures ---------------------------------------------------------------------------------
-
-// Keeps the sentence that msgl_last_error gives to this thread.
-void set_last_error(const char *function, const char *reason);
-
-// A refusal with a sentence, on its way to the C boundary.
-struct Failure : std::exception {
-    char text[400];
-    const char *what() const noexcept override { return text; }
-};
-
-[[noreturn]] __attribute__((format(printf, 1, 2))) void refuse(const char *format, ...);
-
-// Refuses if a call of the CUDA runtime failed.
-void check(cudaError_t status, const char *what);
-
-// Runs the body of an exported function; nothing that it throws gets out.
-template <class Body>
-int32_t guarded(const char *function, Body &&body) noexcept {
-    try {
-        body();
-        return 0;
-    } catch (const std::exception &error) {
-        set_last_error(function, error.what());
-    } catch (...) {
-        set_last_error(function, "an exception of unknown type");
-    }
-    return 1;
-}
-
-// After a kernel launch: it could not be queued.
-inline void check_launch() { check(cudaGetLastError(), "a kernel could not be launched"); }
 
 inline cudaStream_t stream_of(msgl_stream stream) { return static_cast<cudaStream_t>(stream); }
 

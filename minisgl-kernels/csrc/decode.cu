@@ -109,11 +109,8 @@ class Native final : public Backend {
         const int n = batch.n;
         tokens_ = batch.tokens();
         n_ = n;
-        decodes_ = kernel_.launch != nullptr && n > 0 && tokens_ == n &&
+        decodes_ = kernel_.launch != nullptr && n > 0 && batch.is_decode() &&
                    args.num_slots <= INT32_MAX;
-        for (int j = 0; j < n && decodes_; ++j) {
-            decodes_ = batch.cu_seqlens_q[j + 1] - batch.cu_seqlens_q[j] == 1;
-        }
         if (!decodes_) return;
 
         char *pinned = pinned_->next();

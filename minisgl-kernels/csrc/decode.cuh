@@ -138,12 +138,10 @@ struct Cursor {
 // One warp's copies of its keys and values, a few tiles ahead of what it computes.
 template <class Shape>
 struct Loader {
-    using Cursor = Cursor<Shape::TILE>;
-
     const DecodeArguments &a;
     typename Shape::Stage *stages;
     uint32_t *masks;
-    Cursor cursor;
+    Cursor<Shape::TILE> cursor;
     int left;           // tiles that are not started
     int stage = 0;      // of the next tile
     int position = 0;   // this lane's key of the next tile (lanes 0 to 15)
@@ -381,12 +379,13 @@ __device__ void merge_blocks(const DecodeArguments &a, const PairRows<Shape> &ro
     for (int i = threadIdx.x; i < rows.count * FOURS; i += Shape::THREADS) {
         const int row = i / FOURS, column = i % FOURS * 4;
         float most = -INFINITY;
+#pragma unroll 8
         for (int block = first; block <= last; ++block) {
             most = fmaxf(most, __ldcg(&a.partial_softmax[place(block) * HEADS + row].max));
         }
         float total = 0.0f;
         float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll 4
+#pragma unroll 8
         for (int block = first; block <= last; ++block) {
             const int64_t at = place(block) * HEADS + row;
             const float part = part_of(__ldcg(&a.partial_softmax[at].max), most);

@@ -21,8 +21,7 @@ template <int HEAD_DIM>
 void Fa2<HEAD_DIM>::plan(const PlanSpace &space, const PlanInput &input, FlashPlan &plan,
                          cudaStream_t stream) {
     flashinfer::PrefillPlanInfo info;
-    // Planned without a window, since that may differ from layer to layer: every layer then finds
-    // all its keys in the chunks.
+    // Planned without a window, since that may differ from layer to layer.
     check(flashinfer::PrefillPlan<int32_t>(
               space.floats, static_cast<size_t>(space.float_bytes), space.ints, space.pinned_ints,
               static_cast<size_t>(space.int_bytes), info, input.qo_indptr, input.kv_indptr,
@@ -30,10 +29,10 @@ void Fa2<HEAD_DIM>::plan(const PlanSpace &space, const PlanInput &input, FlashPl
               static_cast<uint32_t>(input.num_q_heads), static_cast<uint32_t>(input.num_kv_heads),
               HEAD_DIM, HEAD_DIM, static_cast<uint32_t>(input.page_size), input.fixed,
               /*sizeof_dtype_o*/ sizeof(bf16), /*window_left*/ -1, /*fixed_split_size*/ -1,
-              /*disable_split_kv*/ false, /*num_colocated_ctas*/ 0,
+              /*disable_split_kv*/ !input.may_split, /*num_colocated_ctas*/ 0,
               /*uniform_q_len*/ input.fixed ? 1 : 0, stream),
           "FlashInfer's plan");
-    keep_plan(info, plan);
+    keep_plan(info, info.split_kv, plan);
 }
 
 template <int HEAD_DIM>

@@ -30,7 +30,7 @@ void Fa3<HEAD_DIM>::plan(const PlanSpace &space, const PlanInput &input, FlashPl
               HEAD_DIM, HEAD_DIM, static_cast<uint32_t>(input.page_size), /*causal*/ true,
               /*enable_cuda_graph*/ false, /*sizeof_dtype_o*/ sizeof(bf16), stream),
           "FlashInfer's plan");
-    keep_plan(info, plan);
+    keep_plan(info, false, plan);
 }
 
 template <int HEAD_DIM>

@@ -3,6 +3,12 @@
 //
 // FlashInfer wants each sequence's pages one after the other (CSR). The host knows how many pages
 // there are; which they are stands in the page table on the device, and a small kernel copies that.
+//
+// FlashInfer's FA2 kernels count the pieces of a split sequence from the window, so a plan that
+// splits sequences of several queries is good for the window it was made for only. Layers of a model
+// may differ in it, so such a batch is not split if it is planned with a window; if it is planned
+// without, layers with a window take the path without a plan. One query a sequence has no such
+// limit.
 #include "attention_backend.cuh"
 #include "device_memory.cuh"
 #include "flashinfer.cuh"
@@ -164,6 +170,7 @@ class FlashInfer final : public Backend {
         }
         tokens_ = batch.tokens();
         n_ = batch.n;
+        decodes_ = batch.is_decode();
         if (tokens_ == 0) return;
         char *pinned = pinned_.next();
         auto *qo_indptr = reinterpret_cast<int32_t *>(pinned + sizes_.ints);
@@ -188,7 +195,8 @@ class FlashInfer final : public Backend {
                               config_.num_q_heads,
                               config_.num_kv_heads,
                               config_.page_size,
-                              batch.fixed};
+                              batch.fixed,
+                              decodes_ || args.window == 0};
         const Tables tables = tables_on_device();
         kernels_.plan(space(pinned), input, plan_, stream);
         check(cudaMemcpyAsync(tables.qo_indptr, qo_indptr, sizeof(int32_t) * 3 * (n_ + 1),
@@ -218,7 +226,8 @@ class FlashInfer final : public Backend {
         const bool fits = is_aligned(q, sizeof(bf16), WIDE) && is_aligned(out.data, WIDE) &&
                           (out.rows <= 1 || out.stride == out.row_len) && q.stride <= INT32_MAX &&
                           is_aligned(args.k_pool, WIDE) && is_aligned(args.v_pool, WIDE);
-        if (!fits) {
+        const bool planned = args.window == 0 || decodes_ || !plan_.splits;
+        if (!fits || !planned) {
             attention_native(config_.dtype, q, args, out, stream);
             return;
         }
@@ -268,6 +277,7 @@ class FlashInfer final : public Backend {
     FlashPlan plan_{};
     int64_t tokens_ = 0;
     int n_ = 0;
+    bool decodes_ = false;
 };
 
 }  // namespace

@@ -3,9 +3,15 @@
 // units include its headers.
 #pragma once
 
-#include "common.cuh"
+#include <cuda_bf16.h>
+
+#include <algorithm>
+
+#include "failure.cuh"
 
 namespace msgl {
+
+using bf16 = __nv_bfloat16;
 
 // Where a plan is made and kept.
 struct PlanSpace {
@@ -21,6 +27,7 @@ struct PlanInput {
     int64_t tokens;
     int n, num_q_heads, num_kv_heads, page_size;
     bool fixed;
+    bool may_split;  // the keys of a sequence over several blocks
 };
 
 // A plan, as the numbers that FlashInfer makes of it.
@@ -28,6 +35,7 @@ struct FlashPlan {
     static constexpr int MAX = 24;
     int64_t values[MAX];
     int count;
+    bool splits;
 };
 
 // One layer, on the device.
@@ -61,9 +69,10 @@ struct Fa3 {
 };
 
 template <class Info>
-void keep_plan(const Info &info, FlashPlan &plan) {
+void keep_plan(const Info &info, bool splits, FlashPlan &plan) {
     const auto values = info.ToVector();
     if (values.size() > FlashPlan::MAX) refuse("a plan of %zu numbers is too long", values.size());
+    plan.splits = splits;
     plan.count = static_cast<int>(values.size());
     std::copy(values.begin(), values.end(), plan.values);
 }

@@ -16,19 +16,19 @@ __global__ void rms_norm_kernel(const T *x, int64_t x_stride, T *residual, int64
                                 const T *weight, float eps, T *out, int64_t out_stride,
                                 int64_t row_len) {
     __shared__ float shared[32];
-    using Pack = Pack<T, N>;
+    using Wide = Pack<T, N>;
     const int64_t row = blockIdx.x;
     const int64_t accesses = row_len / N;
     x += row * x_stride;
     out += row * out_stride;
     if (ADD) residual += row * residual_stride;
 
-    Pack kept[KEPT];
+    Wide kept[KEPT];
     float square = 0.0f;
     const auto first_pass = [&](int64_t i) {
-        Pack pack = Pack::load(x + i * N);
+        Wide pack = Wide::load(x + i * N);
         if (ADD) {
-            const Pack other = Pack::load(residual + i * N);
+            const Wide other = Wide::load(residual + i * N);
 #pragma unroll
             for (int j = 0; j < N; ++j) {
                 pack.at[j] = from_float<T>(to_float(other.at[j]) + to_float(pack.at[j]));
@@ -55,8 +55,8 @@ __global__ void rms_norm_kernel(const T *x, int64_t x_stride, T *residual, int64
     const float mean = block_sum(square, shared) / static_cast<float>(row_len);
     const float scale = 1.0f / sqrtf(mean + eps);
 
-    const auto second_pass = [&](int64_t i, Pack pack) {
-        const Pack factor = Pack::load(weight + i * N);
+    const auto second_pass = [&](int64_t i, Wide pack) {
+        const Wide factor = Wide::load(weight + i * N);
 #pragma unroll
         for (int j = 0; j < N; ++j) {
             const float normalized = round_to<T>(to_float(pack.at[j]) * scale);
@@ -71,7 +71,7 @@ __global__ void rms_norm_kernel(const T *x, int64_t x_stride, T *residual, int64
     }
     for (int64_t i = threadIdx.x + static_cast<int64_t>(KEPT) * blockDim.x; i < accesses;
          i += blockDim.x) {
-        second_pass(i, Pack::load((ADD ? residual : x) + i * N));
+        second_pass(i, Wide::load((ADD ? residual : x) + i * N));
     }
 }
 

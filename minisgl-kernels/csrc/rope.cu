@@ -24,12 +24,12 @@ struct Rope {
 template <class T, int N>
 __device__ void norm_rope_head(const T *in, T *out, const T *weight, const Rope<T> &rope,
                                int64_t position, float *line) {
-    using Pack = Pack<T, N>;
+    using Wide = Pack<T, N>;
     const int lane = threadIdx.x % 32, head_dim = rope.head_dim;
     const int half = rope.rotary_dim / 2;
     float square = 0.0f;
     for (int i = lane * N; i < head_dim; i += 32 * N) {
-        const Pack pack = Pack::load(in + i);
+        const Wide pack = Wide::load(in + i);
 #pragma unroll
         for (int j = 0; j < N; ++j) {
             const float value = to_float(pack.at[j]);
@@ -42,7 +42,7 @@ __device__ void norm_rope_head(const T *in, T *out, const T *weight, const Rope<
         const float mean = __fdiv_rn(warp_sum(square), static_cast<float>(head_dim));
         scale = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, rope.eps)));
         for (int i = lane * N; i < head_dim; i += 32 * N) {
-            const Pack factor = Pack::load(weight + i);
+            const Wide factor = Wide::load(weight + i);
 #pragma unroll
             for (int j = 0; j < N; ++j) {
                 const float normalized = round_to<T>(__fmul_rn(line[i + j], scale));
@@ -54,7 +54,7 @@ __device__ void norm_rope_head(const T *in, T *out, const T *weight, const Rope<
     const float *cos = rope.cos_sin + position * rope.rotary_dim;
     const float *sin = cos + half;
     for (int i = lane * N; i < head_dim; i += 32 * N) {
-        Pack pack;
+        Wide pack;
 #pragma unroll
         for (int j = 0; j < N; ++j) {
             const int at = i + j;
