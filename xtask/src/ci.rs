@@ -1,6 +1,7 @@
 //! The gate: every check in a fixed order, each with its time, up to the first that fails.
 //!
-//! Never knows: which machine it runs on. It needs Cargo, a C compiler and Python 3, no GPU.
+//! Never knows: which machine it runs on. It needs Cargo, a C++ compiler and Python 3 with pip, no
+//! GPU.
 
 mod package;
 
@@ -13,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Error, Result, bail, ensure};
 
 use crate::{
-    e2e, readme, tidy,
+    e2e, kernels, readme, tidy,
     workspace::{Workspace, succeed},
 };
 
@@ -22,7 +23,7 @@ type Step<C> = (&'static str, fn(&C) -> Result<()>);
 
 /// Cheap ones first. All features wherever crates are built together, so that nothing is left out
 /// and most artifacts are shared.
-const STEPS: [Step<Workspace>; 10] = [
+const STEPS: [Step<Workspace>; 11] = [
     ("fmt", |workspace| succeed(&mut workspace.cargo("fmt --all --check"))),
     ("tidy", tidy::run),
     ("clippy", |workspace| {
@@ -42,6 +43,7 @@ const STEPS: [Step<Workspace>; 10] = [
     ("benches", |workspace| {
         succeed(&mut workspace.cargo("test --workspace --all-features --bench *"))
     }),
+    ("kernels", |workspace| kernels::build(workspace, &kernels::Options::default()).map(drop)),
     ("e2e", |workspace| succeed(&mut e2e::command(workspace)?)),
 ];
 

@@ -7,8 +7,10 @@
 //! 1. [`workspace`]: the workspace as Cargo sees it; how programs are built and started.
 //! 2. [`tidy`]: the rules that neither rustc nor Clippy checks.
 //! 3. [`readme`]: the test command that the README promises.
-//! 4. [`e2e`]: the end-to-end test, driven by Python.
-//! 5. [`ci`]: the gate, made of all of the above.
+//! 4. [`kernels`]: the library of CUDA kernels.
+//! 5. [`dist`]: all that is needed to run, in one archive.
+//! 6. [`e2e`]: the end-to-end test, driven by Python.
+//! 7. [`ci`]: the gate, made of all of the above.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
 
@@ -17,6 +19,10 @@ mod workspace;
 mod tidy;
 
 mod readme;
+
+mod kernels;
+
+mod dist;
 
 mod e2e;
 
@@ -52,11 +58,16 @@ enum Task {
         #[arg(long)]
         debug: bool,
     },
+    /// Build the library of CUDA kernels and say where it is; sets up nvcc from PyPI if need be
+    Kernels(kernels::Options),
+    /// Pack the server, the kernels and their checks into one archive that needs no network
+    Dist(kernels::Options),
     /// Run all tests of all crates, doc tests too; the arguments go to the test binaries
     Test(Passed),
     /// Check the rules that neither the compiler nor Clippy checks
     Tidy,
-    /// Run the whole gate: format, tidy, lints, tests, docs, packages, examples, benches, e2e
+    /// Run the whole gate: format, tidy, lints, tests, docs, packages, examples, benches, kernels,
+    /// e2e
     Ci,
     /// Build the server in release and run `minisgl doctor`
     #[command(disable_help_flag = true)]
@@ -100,6 +111,8 @@ fn run(task: Task) -> Result<()> {
             println!("{} ({:.1} MiB)", binary.display(), bytes as f64 / (1 << 20) as f64);
             Ok(())
         }
+        Task::Kernels(options) => kernels::build(&workspace, &options).map(drop),
+        Task::Dist(options) => dist::run(&workspace, &options),
         Task::Test(Passed { args }) => {
             // With all features, so that no test is left out for want of one.
             let mut cargo = workspace.cargo("test --workspace --all-features --");

@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
-use super::{Cli, Passed, Task};
+use super::{Cli, Passed, Task, kernels};
 
 fn parse(line: &str) -> Result<Task, ErrorKind> {
     let args = ["cargo xtask"].into_iter().chain(line.split_whitespace());
@@ -51,4 +51,12 @@ fn no_command_shows_the_help_and_an_unknown_one_is_refused() {
     assert_eq!(parse(""), Err(ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand));
     assert_eq!(parse("frobnicate"), Err(ErrorKind::InvalidSubcommand));
     assert_eq!(parse("tidy now"), Err(ErrorKind::UnknownArgument));
+}
+
+#[test]
+fn kernels_takes_known_architectures() {
+    assert_eq!(parse("kernels"), Ok(Task::Kernels(kernels::Options::default())));
+    assert!(parse("kernels --arch 80,90a --jobs 2").is_ok());
+    assert_eq!(parse("kernels --arch 75"), Err(ErrorKind::ValueValidation));
+    assert_eq!(parse("kernels --jobs 0"), Err(ErrorKind::ValueValidation));
 }

@@ -67,7 +67,16 @@ impl Workspace {
 
     /// Runs `cargo build <args>`; returns the binaries and examples it made, sorted.
     pub(crate) fn build(&self, args: &str) -> Result<Vec<PathBuf>> {
-        let mut cargo = self.cargo("build --message-format=json-render-diagnostics");
+        self.executables("build", args)
+    }
+
+    /// Builds test binaries with `cargo test --no-run <args>`, and returns them, sorted.
+    pub(crate) fn build_tests(&self, args: &str) -> Result<Vec<PathBuf>> {
+        self.executables("test --no-run", args)
+    }
+
+    fn executables(&self, command: &str, args: &str) -> Result<Vec<PathBuf>> {
+        let mut cargo = self.cargo(&format!("{command} --message-format=json-render-diagnostics"));
         let output = cargo
             .args(args.split_whitespace())
             .stderr(Stdio::inherit())

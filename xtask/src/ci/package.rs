@@ -10,7 +10,7 @@ use crate::workspace::{Workspace, command_line};
 
 /// Endings of files that a crate may ship.
 const ENDINGS: &[&str] =
-    &["cu", "cuh", "jinja", "json", "lock", "md", "py", "rs", "safetensors", "toml", "txt"];
+    &["cu", "cuh", "h", "jinja", "json", "lock", "md", "py", "rs", "safetensors", "toml", "txt"];
 
 /// What Cargo adds to every package.
 const ADDED_BY_CARGO: &[&str] = &[".cargo_vcs_info.json", "Cargo.toml.orig"];

@@ -1,0 +1,527 @@
+// Decode attention in bfloat16: one query a sequence, keys read from the pages where they lie, work
+// divided evenly whatever the lengths. Never knows how a batch was planned, except its Schedule.
+//
+// The keys of a batch are cut into tiles. A pair is a sequence and up to 16 query heads that share
+// a kv head; the tiles of pair 0, of pair 1 and so on make one long list, of which every block
+// takes an equal stretch. So a block ends one pair, does some pairs whole, and begins another. What
+// it has of a pair that others work on too goes to memory as a partial result; the last of them to
+// arrive (by a counter that it sets back) merges them, in the order of the blocks.
+//
+// The grid does not depend on the lengths, so one graph serves all of them.
+//
+// Inside a tile each warp has 16 keys of its own, and its own pipeline of copies to shared memory:
+// warps meet only at the end of a pair. Scores are exact products summed in float; the weights are
+// multiplied with the values as two bfloat16 numbers each, a rounded one and what is left, so that
+// the result is as good as with weights in float.
+#pragma once
+
+#include "attention.cuh"
+#include "mma.cuh"
+
+namespace msgl {
+
+constexpr int HEADS = 16;  // rows of a matrix instruction
+constexpr int KEYS = 16;   // keys of a warp in a tile
+
+// Where a block begins: tile `tile` of pair `pair`.
+struct Start {
+    int32_t pair, tile;
+};
+
+// On the device; written by the host.
+struct Schedule {
+    const int64_t *num_tiles;  // of the whole batch
+    const Start *starts;       // one per block
+    const int32_t *kv_lens;    // one per sequence
+};
+
+struct DecodeArguments {
+    const bf16 *q;
+    bf16 *out;
+    int64_t q_stride, out_stride;
+    const bf16 *k_pool, *v_pool;
+    int64_t num_slots;
+    const int32_t *page_table, *rows;
+    int64_t num_rows, max_pages, page_table_stride;
+    int page_size, window;
+    int group, num_kv_heads;
+    int tiles_of_heads;  // of up to HEADS query heads, per kv head
+    float scale_log2;    // of scores, for powers of two
+    Schedule schedule;
+    float *partial;           // [2 * blocks, HEADS, HEAD_DIM]
+    Softmax *partial_softmax; // [2 * blocks, HEADS]
+    int32_t *arrivals;        // one per pair, zero between launches
+};
+
+// Blocks that have something to do: where there are fewer tiles than blocks, one per tile.
+constexpr int64_t busy_blocks(int64_t blocks, int64_t num_tiles) {
+    return blocks < num_tiles ? blocks : num_tiles;
+}
+
+constexpr int64_t first_tile_of(int64_t block, int64_t blocks, int64_t num_tiles) {
+    return block * num_tiles / blocks;
+}
+
+// The block whose stretch has this tile.
+__device__ __forceinline__ int block_of_tile(int64_t tile, int64_t blocks, int64_t num_tiles) {
+    return static_cast<int>(((tile + 1) * blocks - 1) / num_tiles);
+}
+
+template <int HEAD_DIM_, int WARPS_, int STAGES_>
+struct DecodeShape {
+    static constexpr int HEAD_DIM = HEAD_DIM_, WARPS = WARPS_, STAGES = STAGES_;
+    static constexpr int THREADS = WARPS * 32, TILE = WARPS * KEYS;
+    static constexpr int CHUNKS = HEAD_DIM / 8;  // of 16 bytes, in a row
+    // Rows are padded so that eight rows are in different banks.
+    static constexpr int ROW = HEAD_DIM + 8;
+    // Queries stay in registers where there is room.
+    static constexpr bool KEEPS_QUERIES = HEAD_DIM <= 128;
+
+    struct Stage {
+        bf16 keys[KEYS][ROW], values[KEYS][ROW];
+    };
+    struct Sums {
+        float at[HEADS][ROW];
+    };
+    struct Queries {
+        bf16 at[HEADS][ROW];
+    };
+    struct Shared {
+        Stage stages[WARPS][STAGES];
+        union {
+            Sums sums;
+            Queries queries;  // overwritten by sums where they are kept in registers
+        };
+        Queries kept[KEEPS_QUERIES ? 0 : 1];
+        Softmax softmaxes[WARPS][HEADS];
+        uint32_t masks[WARPS][STAGES];
+        bool is_last;
+    };
+};
+
+// A place in the list of tiles.
+template <int TILE>
+struct Cursor {
+    int sequence, head;  // head: kv head and tile of query heads
+    int tile, tiles;     // of the pair
+    int kv_len, first;   // positions that are seen: first up to kv_len
+    int row;             // of the page table
+    int heads;           // of a sequence
+
+    __device__ void enter(const DecodeArguments &a) {
+        kv_len = a.schedule.kv_lens[sequence];
+        row = a.rows[sequence];
+        tiles = max((kv_len + TILE - 1) / TILE, 1);
+        first = a.window > 0 ? max(kv_len - a.window, 0) : 0;
+    }
+    __device__ static Cursor at(const DecodeArguments &a, Start start) {
+        Cursor cursor;
+        cursor.heads = a.num_kv_heads * a.tiles_of_heads;
+        cursor.sequence = start.pair / cursor.heads;
+        cursor.head = start.pair % cursor.heads;
+        cursor.tile = start.tile;
+        cursor.enter(a);
+        return cursor;
+    }
+    __device__ int pair() const { return sequence * heads + head; }
+    // To the next tile; `more` says that there is one.
+    __device__ void advance(const DecodeArguments &a, bool more) {
+        if (++tile < tiles || !more) return;
+        tile = 0;
+        if (++head < heads) return;
+        head = 0;
+        ++sequence;
+        enter(a);
+    }
+};
+
+// One warp's copies of its keys and values, a few tiles ahead of what it computes.
+template <class Shape>
+struct Loader {
+    const DecodeArguments &a;
+    typename Shape::Stage *stages;
+    uint32_t *masks;
+    Cursor<Shape::TILE> cursor;
+    int left;           // tiles that are not started
+    int stage = 0;      // of the next tile
+    int position = 0;   // this lane's key of the next tile (lanes 0 to 15)
+    int32_t page = -1;  // and its page, which is under way from the table
+    bool seen = false;
+
+    // Asks for the page of this lane's key of the next tile, to be used when its copy starts.
+    __device__ void look_up(int warp, int lane) {
+        seen = false;
+        if (left == 0) return;
+        position = cursor.tile * Shape::TILE + warp * KEYS + lane % KEYS;
+        const int index = position / a.page_size;
+        seen = position >= cursor.first && position < cursor.kv_len && cursor.row >= 0 &&
+               cursor.row < a.num_rows && index < a.max_pages;
+        if (seen) page = a.page_table[cursor.row * a.page_table_stride + index];
+    }
+
+    __device__ void start(int warp, int lane) {
+        if (left > 0) {
+            int slot = -1;
+            if (seen) {
+                const int64_t at =
+                    static_cast<int64_t>(page) * a.page_size + position % a.page_size;
+                if (at >= 0 && at < a.num_slots) slot = static_cast<int>(at);
+            }
+            const uint32_t mask = __ballot_sync(ALL_LANES, slot >= 0) & 0xffffu;
+            if (lane == 0) masks[stage] = mask;
+            const int64_t slot_stride = static_cast<int64_t>(a.num_kv_heads) * Shape::HEAD_DIM;
+            const int64_t column =
+                static_cast<int64_t>(cursor.head / a.tiles_of_heads) * Shape::HEAD_DIM;
+            typename Shape::Stage &to = stages[stage];
+#pragma unroll
+            for (int i = 0; i < KEYS * Shape::CHUNKS / 32; ++i) {
+                const int key = (i * 32 + lane) / Shape::CHUNKS;
+                const int chunk = (i * 32 + lane) % Shape::CHUNKS * 8;
+                const int from = __shfl_sync(ALL_LANES, slot, key);
+                const int64_t offset = max(from, 0) * slot_stride + column + chunk;
+                copy_async(&to.keys[key][chunk], a.k_pool + offset, from >= 0);
+                copy_async(&to.values[key][chunk], a.v_pool + offset, from >= 0);
+            }
+            --left;
+            cursor.advance(a, left > 0);
+            look_up(warp, lane);
+            stage = stage + 1 == Shape::STAGES ? 0 : stage + 1;
+        }
+        commit_copies();
+    }
+};
+
+// What one warp has of a pair: of its rows lane / 4 and lane / 4 + 8.
+template <class Shape>
+struct Running {
+    float max[2], sum[2];  // sum: of this lane's keys only
+    float out[Shape::HEAD_DIM / 8][4];
+
+    __device__ void clear() {
+        max[0] = max[1] = -INFINITY;
+        sum[0] = sum[1] = 0.0f;
+#pragma unroll
+        for (auto &columns : out) columns[0] = columns[1] = columns[2] = columns[3] = 0.0f;
+    }
+
+    // Scores of 16 keys, masked.
+    __device__ void scores(float (&s)[2][4], const typename Shape::Stage &stage,
+                           const uint32_t (*queries)[4], const typename Shape::Queries *kept,
+                           uint32_t mask, float scale, int lane) {
+#pragma unroll
+        for (int depth = 0; depth < Shape::HEAD_DIM / 16; ++depth) {
+            uint32_t b[4], a[4];
+            load_matrices(b, &stage.keys[lane / 16 * 8 + lane % 8]
+                                        [depth * 16 + lane / 8 % 2 * 8]);
+            if constexpr (Shape::KEEPS_QUERIES) {
+                multiply_add(s[0], queries[depth], b[0], b[1]);
+                multiply_add(s[1], queries[depth], b[2], b[3]);
+            } else {
+                load_matrices(a, &kept->at[lane % 16][depth * 16 + lane / 16 * 8]);
+                multiply_add(s[0], a, b[0], b[1]);
+                multiply_add(s[1], a, b[2], b[3]);
+            }
+        }
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const int key = half * 8 + lane % 4 * 2 + i % 2;
+                s[half][i] = mask >> key & 1 ? s[half][i] * scale : -INFINITY;
+            }
+        }
+    }
+
+    __device__ void add(const typename Shape::Stage &stage, float (&s)[2][4], int lane) {
+        float shrink[2];
+#pragma unroll
+        for (int row = 0; row < 2; ++row) {
+            float most = fmaxf(fmaxf(s[0][row * 2], s[0][row * 2 + 1]),
+                               fmaxf(s[1][row * 2], s[1][row * 2 + 1]));
+            most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, 1));
+            most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, 2));
+            most = fmaxf(most, max[row]);
+            // Before anything was seen all weights are zero, not NaN.
+            const float base = most == -INFINITY ? 0.0f : most;
+            shrink[row] = exp2f(max[row] - base);
+            max[row] = most;
+            sum[row] *= shrink[row];
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+#pragma unroll
+                for (int i = row * 2; i < row * 2 + 2; ++i) {
+                    s[half][i] = exp2f(s[half][i] - base);
+                    sum[row] += s[half][i];
+                }
+            }
+        }
+        uint32_t high[4], low[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float x = s[i / 2][i % 2 * 2], y = s[i / 2][i % 2 * 2 + 1];
+            high[i] = pack_bf16(x, y);
+            low[i] = pack_bf16(x - round_to<bf16>(x), y - round_to<bf16>(y));
+        }
+#pragma unroll
+        for (int tile = 0; tile < Shape::HEAD_DIM / 16; ++tile) {
+            uint32_t b[4];
+            load_matrices_transposed(b, &stage.values[lane % 16][tile * 16 + lane / 16 * 8]);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                float(&columns)[4] = out[tile * 2 + half];
+#pragma unroll
+                for (int i = 0; i < 4; ++i) columns[i] *= shrink[i / 2];
+                multiply_add(columns, low, b[half * 2], b[half * 2 + 1]);
+                multiply_add(columns, high, b[half * 2], b[half * 2 + 1]);
+            }
+        }
+    }
+};
+
+// The part of `whole` that a softmax with this maximum has in one with the maximum `most`.
+__device__ __forceinline__ float part_of(float max, float most) {
+    return max == -INFINITY ? 0.0f : exp2f(max - most);
+}
+
+// Adds up what the warps have, into shared.sums; shared.softmaxes[0] is then that of all.
+template <class Shape>
+__device__ void merge_warps(typename Shape::Shared &shared, Running<Shape> &mine, int warp,
+                            int lane) {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+        float sum = mine.sum[row];
+        sum += __shfl_xor_sync(ALL_LANES, sum, 1);
+        sum += __shfl_xor_sync(ALL_LANES, sum, 2);
+        if (lane % 4 == 0) shared.softmaxes[warp][lane / 4 + row * 8] = {mine.max[row], sum};
+    }
+    __syncthreads();
+    float part[2];
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+        float most = -INFINITY;
+#pragma unroll
+        for (int other = 0; other < Shape::WARPS; ++other) {
+            most = fmaxf(most, shared.softmaxes[other][lane / 4 + row * 8].max);
+        }
+        part[row] = part_of(mine.max[row], most);
+    }
+    for (int turn = 0; turn < Shape::WARPS; ++turn) {
+        if (turn == warp) {
+#pragma unroll
+            for (int i = 0; i < Shape::HEAD_DIM / 8; ++i) {
+#pragma unroll
+                for (int row = 0; row < 2; ++row) {
+                    auto *at = reinterpret_cast<float2 *>(
+                        &shared.sums.at[lane / 4 + row * 8][i * 8 + lane % 4 * 2]);
+                    float2 sum = turn == 0 ? make_float2(0.0f, 0.0f) : *at;
+                    sum.x += mine.out[i][row * 2] * part[row];
+                    sum.y += mine.out[i][row * 2 + 1] * part[row];
+                    *at = sum;
+                }
+            }
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x < HEADS) {
+        Softmax all{-INFINITY, 0.0f};
+#pragma unroll
+        for (int other = 0; other < Shape::WARPS; ++other) {
+            all.max = fmaxf(all.max, shared.softmaxes[other][threadIdx.x].max);
+        }
+#pragma unroll
+        for (int other = 0; other < Shape::WARPS; ++other) {
+            const Softmax of = shared.softmaxes[other][threadIdx.x];
+            all.sum += of.sum * part_of(of.max, all.max);
+        }
+        shared.softmaxes[0][threadIdx.x] = all;
+    }
+    __syncthreads();
+}
+
+// The rows of a pair in q and out.
+template <class Shape>
+struct PairRows {
+    int64_t sequence;
+    int first_head, count;
+
+    __device__ static PairRows of(const DecodeArguments &a, const Cursor<Shape::TILE> &cursor) {
+        const int kv_head = cursor.head / a.tiles_of_heads;
+        const int offset = cursor.head % a.tiles_of_heads * HEADS;
+        return {cursor.sequence, kv_head * a.group + offset, min(a.group - offset, HEADS)};
+    }
+    __device__ int64_t column(int row) const {
+        return static_cast<int64_t>(first_head + row) * Shape::HEAD_DIM;
+    }
+};
+
+// Writes four columns of a finished row; without any key it is zero.
+__device__ __forceinline__ void write_out(bf16 *to, float4 sums, float total) {
+    const float factor = total == 0.0f ? 0.0f : 1.0f / total;
+    Pack<bf16, 4> pack;
+    pack.at[0] = from_float<bf16>(sums.x * factor);
+    pack.at[1] = from_float<bf16>(sums.y * factor);
+    pack.at[2] = from_float<bf16>(sums.z * factor);
+    pack.at[3] = from_float<bf16>(sums.w * factor);
+    pack.store(to);
+}
+
+// Merges the partial results of the blocks first to last, and writes the pair. `second` says that
+// the first of them had begun another pair before.
+template <class Shape>
+__device__ void merge_blocks(const DecodeArguments &a, const PairRows<Shape> &rows, int first,
+                             int last, bool second) {
+    constexpr int FOURS = Shape::HEAD_DIM / 4;
+    // A block's partial result of the pair that it begins with is its first, of the one that it
+    // ends with its second. Blocks after the first begin with this pair.
+    const auto place = [&](int block) {
+        return static_cast<int64_t>(block) * 2 + (block == first && second ? 1 : 0);
+    };
+    for (int i = threadIdx.x; i < rows.count * FOURS; i += Shape::THREADS) {
+        const int row = i / FOURS, column = i % FOURS * 4;
+        float most = -INFINITY;
+#pragma unroll 8
+        for (int block = first; block <= last; ++block) {
+            most = fmaxf(most, __ldcg(&a.partial_softmax[place(block) * HEADS + row].max));
+        }
+        float total = 0.0f;
+        float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 8
+        for (int block = first; block <= last; ++block) {
+            const int64_t at = place(block) * HEADS + row;
+            const float part = part_of(__ldcg(&a.partial_softmax[at].max), most);
+            const float4 x = __ldcg(
+                reinterpret_cast<const float4 *>(a.partial + at * Shape::HEAD_DIM + column));
+            total += __ldcg(&a.partial_softmax[at].sum) * part;
+            sums.x += x.x * part;
+            sums.y += x.y * part;
+            sums.z += x.z * part;
+            sums.w += x.w * part;
+        }
+        write_out(a.out + rows.sequence * a.out_stride + rows.column(row) + column, sums, total);
+    }
+}
+
+// The list of tiles, and this block's stretch of it.
+struct Stretch {
+    int64_t num_tiles, blocks, begin, end;
+};
+
+// Ends a pair, which begins at the tile `pair_begin` of the list, or what this block has of it.
+template <class Shape>
+__device__ void finish(const DecodeArguments &a, typename Shape::Shared &shared,
+                       Running<Shape> &running, const Cursor<Shape::TILE> &cursor,
+                       int64_t pair_begin, const Stretch &stretch, int warp, int lane) {
+    constexpr int FOURS = Shape::HEAD_DIM / 4;
+    merge_warps<Shape>(shared, running, warp, lane);
+    const auto rows = PairRows<Shape>::of(a, cursor);
+    const int64_t pair_end = pair_begin + cursor.tiles;
+    const bool whole = stretch.begin <= pair_begin && pair_end <= stretch.end;
+    const int64_t place = static_cast<int64_t>(blockIdx.x) * 2 + (stretch.begin < pair_begin);
+    for (int i = threadIdx.x; i < rows.count * FOURS; i += Shape::THREADS) {
+        const int row = i / FOURS, column = i % FOURS * 4;
+        const auto sums = *reinterpret_cast<const float4 *>(&shared.sums.at[row][column]);
+        if (whole) {
+            write_out(a.out + rows.sequence * a.out_stride + rows.column(row) + column, sums,
+                      shared.softmaxes[0][row].sum);
+        } else {
+            *reinterpret_cast<float4 *>(a.partial + (place * HEADS + row) * Shape::HEAD_DIM +
+                                        column) = sums;
+        }
+    }
+    if (!whole) {
+        if (static_cast<int>(threadIdx.x) < rows.count) {
+            a.partial_softmax[place * HEADS + threadIdx.x] = shared.softmaxes[0][threadIdx.x];
+        }
+        const int first = block_of_tile(pair_begin, stretch.blocks, stretch.num_tiles);
+        const int last = block_of_tile(pair_end - 1, stretch.blocks, stretch.num_tiles);
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            __threadfence();
+            int32_t *arrivals = a.arrivals + cursor.pair();
+            shared.is_last = atomicAdd(arrivals, 1) == last - first;
+            if (shared.is_last) *arrivals = 0;
+            __threadfence();
+        }
+        __syncthreads();
+        if (shared.is_last) {
+            merge_blocks<Shape>(
+                a, rows, first, last,
+                first_tile_of(first, stretch.blocks, stretch.num_tiles) < pair_begin);
+        }
+    }
+    __syncthreads();
+}
+
+// Brings the queries of a pair to shared memory, and to registers if they are kept there.
+template <class Shape>
+__device__ void load_queries(const DecodeArguments &a, typename Shape::Shared &shared,
+                             const Cursor<Shape::TILE> &cursor, uint32_t (*queries)[4], int lane) {
+    typename Shape::Queries *to = Shape::KEEPS_QUERIES ? &shared.queries : shared.kept;
+    const auto rows = PairRows<Shape>::of(a, cursor);
+    for (int i = threadIdx.x; i < HEADS * Shape::CHUNKS; i += Shape::THREADS) {
+        const int row = i / Shape::CHUNKS, column = i % Shape::CHUNKS * 8;
+        Pack<bf16, 8> pack{};
+        if (row < rows.count) {
+            pack = Pack<bf16, 8>::load(a.q + rows.sequence * a.q_stride + rows.column(row) +
+                                       column);
+        }
+        pack.store(&to->at[row][column]);
+    }
+    __syncthreads();
+    if constexpr (Shape::KEEPS_QUERIES) {
+#pragma unroll
+        for (int depth = 0; depth < Shape::HEAD_DIM / 16; ++depth) {
+            load_matrices(queries[depth], &to->at[lane % 16][depth * 16 + lane / 16 * 8]);
+        }
+        // Nobody overwrites them with sums before this warp comes to the end of the pair.
+    }
+}
+
+template <class Shape>
+__global__ void __launch_bounds__(Shape::THREADS, 2) decode_kernel(DecodeArguments a) {
+    extern __shared__ __align__(128) char memory[];
+    auto &shared = *reinterpret_cast<typename Shape::Shared *>(memory);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int64_t num_tiles = *a.schedule.num_tiles;
+    const int64_t blocks = busy_blocks(gridDim.x, num_tiles);
+    if (blockIdx.x >= blocks) return;
+    const Stretch stretch{num_tiles, blocks, first_tile_of(blockIdx.x, blocks, num_tiles),
+                          first_tile_of(blockIdx.x + 1, blocks, num_tiles)};
+
+    auto cursor = Cursor<Shape::TILE>::at(a, a.schedule.starts[blockIdx.x]);
+    Loader<Shape> loader{a, shared.stages[warp], shared.masks[warp], cursor,
+                         static_cast<int>(stretch.end - stretch.begin)};
+    loader.look_up(warp, lane);
+    for (int i = 0; i < Shape::STAGES - 1; ++i) loader.start(warp, lane);
+
+    Running<Shape> running;
+    uint32_t queries[Shape::KEEPS_QUERIES ? Shape::HEAD_DIM / 16 : 1][4];
+    bool begins = true;
+    int stage = 0;
+    for (int64_t tile = stretch.begin; tile < stretch.end; ++tile) {
+        if (begins) {
+            load_queries<Shape>(a, shared, cursor, queries, lane);
+            running.clear();
+            begins = false;
+        }
+        wait_copies<Shape::STAGES - 2>();
+        __syncwarp();  // all lanes' copies are there, and nobody reads the stage before any more
+        loader.start(warp, lane);
+        const uint32_t mask = shared.masks[warp][stage];
+        if (mask != 0) {
+            float s[2][4] = {};
+            const typename Shape::Stage &keys = shared.stages[warp][stage];
+            running.scores(s, keys, queries, shared.kept, mask, a.scale_log2, lane);
+            running.add(keys, s, lane);
+        }
+        stage = stage + 1 == Shape::STAGES ? 0 : stage + 1;
+        const bool ends = cursor.tile + 1 == cursor.tiles || tile + 1 == stretch.end;
+        if (ends) {
+            finish<Shape>(a, shared, running, cursor, tile - cursor.tile, stretch, warp, lane);
+            begins = true;
+        }
+        cursor.advance(a, tile + 1 < stretch.end);
+    }
+}
+
+}  // namespace msgl

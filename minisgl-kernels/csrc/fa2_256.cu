@@ -1,0 +1,4 @@
+// FlashInfer's FA2-style kernels for head dimension 256. Never knows the others.
+#include "fa2.cuh"
+
+template struct msgl::Fa2<256>;

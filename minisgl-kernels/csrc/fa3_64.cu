@@ -1,0 +1,4 @@
+// FlashInfer's FA3-style kernels for head dimension 64. Never knows the others.
+#include "fa3.cuh"
+
+template struct msgl::Fa3<64>;

@@ -1,0 +1,116 @@
+//! `cargo xtask dist`: one archive that runs on a machine without Rust, CUDA toolkit or network.
+//!
+//! Never knows: how its parts are built.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    kernels,
+    workspace::{Profile, Workspace, succeed},
+};
+
+/// The most bytes that the archive may have.
+const MAX_BYTES: u64 = 60 << 20;
+
+/// The conformance suites that need no files of the repository, by package.
+const CHECKS: &[&str] = &["minisgl-kernels", "minisgl-comm"];
+
+/// Files of the root folder that go along.
+const DOCUMENTS: &[&str] = &["LICENSE-APACHE", "LICENSE-MIT", "README.md"];
+
+/// Says what the machine has, and runs the conformance suites on it.
+const CHECK: &str = "\
+#!/bin/sh
+# What this machine has, and whether the kernels compute there what they should.
+set -eu
+cd \"$(dirname \"$0\")\"
+./minisgl doctor
+for check in checks/*; do
+    echo \"== $check\"
+    \"$check\" \"$@\"
+done
+";
+
+/// Builds everything, packs it, and says where the archive is.
+///
+/// # Errors
+/// If something cannot be built or packed, or the archive is too large.
+pub(crate) fn run(workspace: &Workspace, options: &kernels::Options) -> Result<()> {
+    let mut parts = vec![
+        Part::program("minisgl", workspace.build_server(Profile::Release)?),
+        Part::program("kernels/libminisgl_kernels.so", kernels::build(workspace, options)?),
+    ];
+    for package in CHECKS {
+        let tests = workspace.build_tests(&format!("--release --package {package} --test it"))?;
+        let [test] = &tests[..] else {
+            anyhow::bail!("{package} has {} test binaries called `it`", tests.len())
+        };
+        parts.push(Part::program(&format!("checks/{package}"), test.clone()));
+    }
+    for document in DOCUMENTS {
+        let from = workspace.root().join(document);
+        parts.push(Part { to: (*document).to_owned(), from, program: false });
+    }
+
+    let folder = workspace.metadata().target_directory.as_std_path().join("dist");
+    let archive = pack(&folder, "minisgl", &parts)?;
+    let bytes = archive.metadata()?.len();
+    ensure!(bytes <= MAX_BYTES, "{} has {bytes} bytes, {MAX_BYTES} are allowed", archive.display());
+    println!("{} ({:.1} MiB)", archive.display(), bytes as f64 / (1 << 20) as f64);
+    Ok(())
+}
+
+/// A file of the archive.
+struct Part {
+    /// Its path there.
+    to: String,
+    from: PathBuf,
+    /// Whether it is machine code, which goes without what only a debugger reads.
+    program: bool,
+}
+
+impl Part {
+    fn program(to: &str, from: PathBuf) -> Self {
+        Self { to: to.to_owned(), from, program: true }
+    }
+}
+
+/// Lays out the parts in `folder/name`, and packs them to `folder/name.tar.xz`.
+fn pack(folder: &Path, name: &str, parts: &[Part]) -> Result<PathBuf> {
+    let root = folder.join(name);
+    if root.exists() {
+        fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
+    }
+    for Part { to, from, program } in parts {
+        let to = root.join(to);
+        fs::create_dir_all(to.parent().unwrap_or(&root))
+            .and_then(|()| fs::copy(from, &to))
+            .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+        if *program {
+            succeed(Command::new("strip").arg("--strip-debug").arg(&to))?;
+        }
+    }
+    write_script(&root.join("check.sh"))?;
+    let archive = folder.join(format!("{name}.tar.xz"));
+    let mut tar = Command::new("tar");
+    // Whoever built it is of no interest.
+    tar.args(["--create", "--xz", "--owner=0", "--group=0", "--numeric-owner", "--sort=name"]);
+    succeed(tar.arg("--file").arg(&archive).arg("--directory").arg(folder).arg(name))?;
+    Ok(archive)
+}
+
+fn write_script(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(path, CHECK)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests;
