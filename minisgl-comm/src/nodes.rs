@@ -144,8 +144,9 @@ impl Node {
 }
 
 impl LinkReceiver {
-    /// Reads on a thread of its own until the link ends. Every event goes to `on_event`; a failure
-    /// also aborts the group of `abort`, after `on_event` has heard of it.
+    /// Reads on a thread of its own until the link ends. Every event goes to `on_event`, but not that
+    /// the link ends when this node has ended it; a failure also aborts the group of `abort`, after
+    /// `on_event` has heard of it.
     ///
     /// # Errors
     /// [`CommError::Node`] if the thread cannot be started.
@@ -156,9 +157,12 @@ impl LinkReceiver {
     ) -> Result<std::thread::JoinHandle<()>, CommError> {
         let node = self.peer();
         let body = move || {
+            let _guard = AbortIfPanicking { node, abort: &abort };
             loop {
                 match self.receive() {
                     Ok(Some(message)) => on_event(LinkEvent::Message(message)),
+                    // What follows an end from here is only the answer to it.
+                    Ok(None) if self.has_ended() => return,
                     Ok(None) => return on_event(LinkEvent::Left),
                     Err(error) => {
                         // What the node itself said of its end is the reason, not that it ended.
@@ -175,6 +179,20 @@ impl LinkReceiver {
         let thread = std::thread::Builder::new().name(format!("link-{node}"));
         let broken = |source| CommError::Node { node, problem: format!("no thread: {source}") };
         thread.spawn(body).map_err(broken)
+    }
+}
+
+/// Whoever waits for a message would wait for ever if the thread that reads them is gone.
+struct AbortIfPanicking<'a> {
+    node: usize,
+    abort: &'a AbortHandle,
+}
+
+impl Drop for AbortIfPanicking<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.abort.abort(&format!("what listens to node {} panicked", self.node));
+        }
     }
 }
 

@@ -3,16 +3,19 @@
 //! # Reading order
 //! 1. [`args`], [`config`]: what was typed, and what it means.
 //! 2. [`model_source`], [`launch`]: a model, a server, and its end.
-//! 3. [`shell`], [`doctor`]: what else there is to do.
+//! 3. [`follow`], [`shell`], [`doctor`]: what else there is to do.
+//!    [`restarts`]: how often ranks are started again.
 //! 4. [`logging`]: what is said meanwhile.
 #![forbid(unsafe_code)]
 
 mod args;
 mod config;
 mod doctor;
+mod follow;
 mod launch;
 mod logging;
 mod model_source;
+mod restarts;
 mod shell;
 
 use std::process::ExitCode;
@@ -44,6 +47,7 @@ fn run(cli: Cli) -> Result<()> {
     let config = Config::from_args(cli.serve)?;
     match &config.mode {
         Mode::Serve(serve) => launch::serve(&config, serve),
+        Mode::Follow(follow) => follow::follow(&config, follow),
         Mode::Shell(shell) => shell::run(&config, shell),
     }
 }

@@ -139,6 +139,11 @@ impl LinkReceiver {
         self.shared.peer
     }
 
+    /// Whether this node has ended the link.
+    pub(super) fn has_ended(&self) -> bool {
+        *self.shared.ended()
+    }
+
     /// Waits for a message; `None` if the other node has left in good order, or this one has ended
     /// the link.
     ///

@@ -11,6 +11,7 @@ use minisgl_kernels::convert::CheckpointDType;
 use minisgl_kernels::{DType, Device};
 use minisgl_sched::SchedulerConfig;
 
+use super::nodes::{JoinedNode, OtherNodes};
 use super::worker::{RankThread, Report};
 use super::{EngineLimits, LaunchObserver, RankGroup, Worker};
 use crate::batch::BatchBuilder;
@@ -51,6 +52,19 @@ impl RankGroup {
         options: &EngineOptions,
         observer: &dyn LaunchObserver,
     ) -> Result<Self, ModelError> {
+        if let Some(nodes) = options.nodes.as_ref().filter(|nodes| nodes.node != 0) {
+            let problem = format!("{} follows node 0, and has no requests of its own", nodes.node);
+            return Err(ModelError::Option { option: "--node-rank", problem });
+        }
+        Self::launch_node(checkpoint, options, observer)
+    }
+
+    /// As [`RankGroup::launch`], on any node.
+    pub(super) fn launch_node(
+        checkpoint: &Checkpoint,
+        options: &EngineOptions,
+        observer: &dyn LaunchObserver,
+    ) -> Result<Self, ModelError> {
         let config = ModelConfig::load(checkpoint)?;
         let devices = devices(options)?;
         check_options(options)?;
@@ -69,7 +83,18 @@ impl RankGroup {
         let sizes: Vec<(Geometry, KvLayout)> =
             ranks.iter().map(|rank| (rank.geometry, rank.layout)).collect();
         // All ranks of a CPU share its memory.
-        let memory = memory::plan(&config, options, &limits, &sizes, &ranks[0].device)?;
+        let mut memory = memory::plan(&config, options, &limits, &sizes, &ranks[0].device)?;
+        let decided = [
+            ("device", kind(&ranks[0].device).to_owned()),
+            ("--dtype", dtype.name().to_owned()),
+            ("--max-seq-len-override", max_seq_len.to_string()),
+        ];
+        let mut nodes = JoinedNode::join(checkpoint, options, &decided)?;
+        if let Some(nodes) = &mut nodes {
+            let page_bytes = memory.kv_bytes / memory.num_pages;
+            memory.num_pages = nodes.agree(memory.num_pages)?;
+            memory.kv_bytes = memory.num_pages * page_bytes;
+        }
         let source = if options.dummy_weights {
             Source::Dummy
         } else {
@@ -87,7 +112,7 @@ impl RankGroup {
             vocab_size: config.vocab_size,
             context_len: max_seq_len.min(memory.num_pages * options.page_size.get()),
             eos_token_ids: config.eos_token_ids.clone(),
-            tp_size: ranks.len(),
+            tp_size: options.tp_size.get(),
             dtype: dtype.name(),
             device: ranks[0].device.description(),
             memory,
@@ -95,13 +120,16 @@ impl RankGroup {
             architecture: config.architecture.name(),
         };
         let decisions = Decisions { config, dtype, limits, max_seq_len, memory, source };
-        let (workers, reports) = start(Arc::new(decisions), ranks, observer)?;
+        let builder = || BatchBuilder::new(options.page_size, options.max_running_requests);
+        let started = start(Arc::new(decisions), ranks, nodes, builder(), observer)?;
         Ok(Self {
-            builder: BatchBuilder::new(options.page_size, options.max_running_requests),
+            builder: builder(),
             limits: engine_limits,
-            workers,
-            reports,
+            workers: started.workers,
+            reports: started.reports,
             in_flight: Default::default(),
+            abort: started.abort,
+            nodes: started.nodes,
             broken: None,
         })
     }
@@ -109,7 +137,7 @@ impl RankGroup {
 
 /// One device per rank.
 fn devices(options: &EngineOptions) -> Result<Vec<Device>, ModelError> {
-    let tp_size = options.tp_size.get();
+    let tp_size = options.local_ranks()?.len();
     if options.device == DeviceChoice::Cuda {
         return (0..tp_size).map(|rank| Ok(Device::cuda(rank)?)).collect();
     }
@@ -173,7 +201,7 @@ fn ranks(
     dtype: DType,
     devices: Vec<Device>,
 ) -> Result<Vec<RankSetup>, ModelError> {
-    let world_size = devices.len();
+    let (world_size, local_ranks) = (options.tp_size.get(), options.local_ranks()?);
     let rank = |(rank, device): (usize, Device)| {
         let shard = Shard::new(config, rank, world_size)?;
         let geometry = Geometry::new(config, &shard, dtype);
@@ -186,7 +214,15 @@ fn ranks(
         };
         Ok(RankSetup { shard, geometry, layout, device })
     };
-    devices.into_iter().enumerate().map(rank).collect()
+    local_ranks.zip(devices).map(rank).collect()
+}
+
+/// What all nodes must have the same of.
+fn kind(device: &Device) -> &'static str {
+    match device {
+        Device::Cpu(_) => "CPU",
+        Device::Cuda(_) => "GPU",
+    }
 }
 
 type Member = (Box<dyn Communicator>, AbortHandle);
@@ -205,16 +241,36 @@ fn communicators(world_size: usize) -> Result<Vec<Member>, ModelError> {
     Ok(thread_group(world_size)?.into_iter().map(member).collect())
 }
 
-/// Starts the threads and waits until all ranks are ready.
+/// A group whose ranks are ready.
+struct Started {
+    workers: Vec<Worker>,
+    reports: Receiver<Report>,
+    abort: AbortHandle,
+    nodes: Option<OtherNodes>,
+}
+
+/// Starts the threads and waits until all ranks are ready: those of all nodes on node 0, and its own
+/// on another.
 fn start(
     decisions: Arc<Decisions>,
     ranks: Vec<RankSetup>,
+    nodes: Option<JoinedNode>,
+    builder: BatchBuilder,
     observer: &dyn LaunchObserver,
-) -> Result<(Vec<Worker>, Receiver<Report>), ModelError> {
-    let world_size = ranks.len();
+) -> Result<Started, ModelError> {
+    let (world_size, num_local) = (ranks[0].shard.world_size, ranks.len());
+    let follows = ranks[0].shard.rank > 0;
+    let (members, unheard) = match nodes {
+        None => (communicators(world_size)?, None),
+        Some(nodes) => {
+            let (members, unheard) = nodes.into_parts();
+            (members, Some(unheard))
+        }
+    };
+    let group = members[0].1.clone();
     let (report, reports) = channel();
     let mut workers = Vec::new();
-    for (setup, (comm, abort)) in ranks.into_iter().zip(communicators(world_size)?) {
+    for (setup, (comm, abort)) in ranks.into_iter().zip(members) {
         let rank = setup.shard.rank;
         let (work, receiver) = channel();
         let thread = RankThread { rank, work: receiver, reports: report.clone(), abort };
@@ -224,13 +280,20 @@ fn start(
         let thread = thread.map_err(|source| ModelError::Thread { rank, source })?;
         workers.push(Worker { work: Some(work), thread: Some(thread) });
     }
+    let work = workers.iter().filter_map(|worker| worker.work.clone()).collect();
+    let nodes =
+        unheard.map(|unheard| unheard.listen(&group, &report, work, builder)).transpose()?;
     drop(report);
-    await_ready(&decisions, world_size, &reports, observer)?;
-    Ok((workers, reports))
+    let awaited = if follows { num_local } else { world_size };
+    await_ready(&decisions, awaited, world_size, &reports, observer)
+        // The other nodes are to hear of a failure, not of a leave.
+        .inspect_err(|error| group.abort(&error.to_string()))?;
+    Ok(Started { workers, reports, abort: group, nodes })
 }
 
 fn await_ready(
     decisions: &Decisions,
+    awaited: usize,
     world_size: usize,
     reports: &Receiver<Report>,
     observer: &dyn LaunchObserver,
@@ -240,7 +303,7 @@ fn await_ready(
         Source::Dummy => 0,
     };
     let (mut loaded, mut ready) = (0, 0);
-    while ready < world_size {
+    while ready < awaited {
         match reports.recv() {
             Ok(Report::Loaded(bytes)) => {
                 loaded += bytes;

@@ -5,6 +5,7 @@ mod equality;
 mod errors;
 mod golden;
 mod harness;
+mod nodes;
 mod rope;
 mod sampling;
 mod weights;
