@@ -1,10 +1,11 @@
-//! Owned, zeroed, 64-byte aligned memory of the host.
+//! Owned, zeroed, 64-byte aligned memory: of the host, or of whatever device.
 //!
 //! Never knows: element types or shapes; it counts bytes.
 
 use memmap2::MmapMut;
 
 use crate::Error;
+use crate::cuda::CudaBuffer;
 
 /// From this size on a buffer is its own memory map: the system zeroes it page by page at first
 /// touch, can back it with huge pages, and gets it back at once when it is dropped. Below it, a
@@ -16,6 +17,30 @@ const MAP_FROM_BYTES: usize = 1 << 20;
 #[derive(Clone, Copy)]
 pub(crate) struct Line {
     _bytes: [u8; 64],
+}
+
+/// Memory of a device.
+pub(crate) enum Buffer {
+    Host(HostBuffer),
+    Cuda(CudaBuffer),
+}
+
+impl Buffer {
+    /// The first byte, to read from. Of a GPU's memory it is where the GPU finds it.
+    pub(crate) fn address(&self) -> *const u8 {
+        match self {
+            Self::Host(buffer) => buffer.address(),
+            Self::Cuda(buffer) => buffer.address(),
+        }
+    }
+
+    /// The first byte, to write to. Of a GPU's memory it is where the GPU finds it.
+    pub(crate) fn address_mut(&mut self) -> *mut u8 {
+        match self {
+            Self::Host(buffer) => buffer.address_mut(),
+            Self::Cuda(buffer) => buffer.address(),
+        }
+    }
 }
 
 /// Memory of the host, aligned to at least 64 bytes.

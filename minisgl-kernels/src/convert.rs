@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::cpu::transfer;
 use crate::ops::check::check_float_rows;
-use crate::{Error, Stream, ViewMut};
+use crate::{Error, Stream, ViewMut, cuda};
 
 /// The float formats of checkpoint files, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +53,7 @@ impl fmt::Display for CheckpointDType {
 ///
 /// # Errors
 /// [`Error::Length`] if `source` has not exactly the bytes of `target`'s elements,
-/// [`Error::DType`] or [`Error::Layout`] if `target` does not fit.
+/// [`Error::DType`] or [`Error::Layout`] if `target` does not fit, and errors of the device.
 pub fn copy_from_checkpoint(
     stream: &Stream,
     source: &[u8],
@@ -70,7 +70,10 @@ pub fn copy_from_checkpoint(
         Stream::Cpu(stream) => {
             transfer::copy_from_checkpoint(stream.cpu(), source, source_dtype, target)
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => {
+            target.as_view().check_device(OP, "target", stream.any_device())?;
+            cuda::copy_from_checkpoint(stream, source, source_dtype, target)?;
+        }
     }
     Ok(())
 }

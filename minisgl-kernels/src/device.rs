@@ -4,9 +4,9 @@
 
 use std::num::NonZeroUsize;
 
-use crate::buffer::HostBuffer;
+use crate::buffer::{Buffer, HostBuffer};
 use crate::cpu::CpuDevice;
-use crate::cuda::CudaDevice;
+use crate::cuda::{CudaBuffer, CudaDevice, CudaLibraries, CudaStream};
 use crate::stream::CpuStream;
 use crate::{DType, Error, InstructionSet, Shape, Stream, Tensor, host_memory};
 
@@ -15,7 +15,7 @@ use crate::{DType, Error, InstructionSet, Shape, Stream, Tensor, host_memory};
 pub enum Device {
     /// The host's processor and memory.
     Cpu(CpuDevice),
-    /// A CUDA GPU. No value exists in a build without CUDA kernels.
+    /// A CUDA GPU.
     Cuda(CudaDevice),
 }
 
@@ -54,16 +54,17 @@ impl Device {
     /// The CUDA GPU number `ordinal`, in the driver's order.
     ///
     /// # Errors
-    /// [`Error::Unavailable`], with a sentence that says what is missing and how to get it.
-    pub fn cuda(ordinal: usize) -> Result<Self, Error> {
-        CudaDevice::open(ordinal).map(Self::Cuda)
+    /// [`Error::Unavailable`], with a sentence that says what is missing and how to get it;
+    /// [`Error::Device`] if the driver refuses.
+    pub fn cuda(ordinal: usize, libraries: &CudaLibraries) -> Result<Self, Error> {
+        CudaDevice::open(ordinal, libraries).map(Self::Cuda)
     }
 
     /// One line for logs: kind, threads and instruction set.
     pub fn description(&self) -> String {
         match self {
             Self::Cpu(cpu) => cpu.description(),
-            Self::Cuda(never) => match *never {},
+            Self::Cuda(cuda) => cuda.description(),
         }
     }
 
@@ -72,11 +73,11 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::File`] if the system's figures cannot be read, [`Error::Unavailable`] where the
-    /// CPU's system is not Linux.
+    /// CPU's system is not Linux, and errors of a GPU.
     pub fn memory(&self) -> Result<MemoryInfo, Error> {
         match self {
             Self::Cpu(_) => host_memory::read(),
-            Self::Cuda(never) => match *never {},
+            Self::Cuda(cuda) => cuda.memory(),
         }
     }
 
@@ -87,16 +88,16 @@ impl Device {
     pub fn new_stream(&self) -> Result<Stream, Error> {
         match self {
             Self::Cpu(cpu) => Ok(Stream::Cpu(CpuStream::new(cpu.clone()))),
-            Self::Cuda(never) => match *never {},
+            Self::Cuda(cuda) => CudaStream::new(cuda).map(Stream::Cuda),
         }
     }
 
-    /// A tensor of zeros, aligned to 64 bytes. Large ones get their memory page by page when it is
-    /// first touched.
+    /// A tensor of zeros, aligned to 64 bytes. On the CPU, large ones get their memory page by page
+    /// when it is first touched; on a GPU the call waits for the zeroing.
     ///
     /// # Errors
     /// [`Error::ShapeOverflow`] if the size does not fit in a `usize`, [`Error::OutOfMemory`] if
-    /// the system refuses the memory.
+    /// the system or the GPU refuses the memory.
     pub fn zeros(&self, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor, Error> {
         let shape = shape.into();
         let bytes = shape
@@ -105,8 +106,8 @@ impl Device {
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .ok_or(Error::ShapeOverflow { shape })?;
         let buffer = match self {
-            Self::Cpu(_) => HostBuffer::zeroed(bytes)?,
-            Self::Cuda(never) => match *never {},
+            Self::Cpu(_) => Buffer::Host(HostBuffer::zeroed(bytes)?),
+            Self::Cuda(cuda) => Buffer::Cuda(CudaBuffer::zeroed(cuda, bytes)?),
         };
         Ok(Tensor::new(buffer, dtype, shape, self.clone()))
     }

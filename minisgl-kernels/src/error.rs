@@ -148,6 +148,26 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A call to the driver or to a library of a GPU failed.
+    #[error("{call}: {message}")]
+    Device {
+        /// The op or call.
+        call: &'static str,
+        /// What the driver or library said.
+        message: String,
+    },
+    /// An argument's memory is not that of the stream's device.
+    #[error("{op}: {argument} is memory of {got}, the stream is of {expected}")]
+    OtherDevice {
+        /// The op that was called.
+        op: &'static str,
+        /// The name of its argument.
+        argument: &'static str,
+        /// The device that holds it.
+        got: String,
+        /// The device of the stream.
+        expected: String,
+    },
     /// This machine or this build cannot do what was asked; the text says what is missing and how
     /// to get it.
     #[error("{0}")]

@@ -12,7 +12,8 @@
 //! 2. [`ops`]: what can be done to it, with shapes and dtypes.
 //! 3. [`reference`](mod@reference): the definition of right, in straight loops.
 //! 4. `cpu`: the fast CPU backend, held to the reference by `tests/it`.
-//! 5. [`cuda`]: what this machine offers a CUDA backend.
+//! 5. [`cuda`]: what this machine offers, and the CUDA backend.
+//! 6. [`Event`], [`Readback`], [`Graph`]: what keeps a GPU and its host from waiting for each other.
 //!
 //! **Invariant (CPU):** a row of a result has the same bits whoever else is in the batch, whatever
 //! the number of threads, the page size, or the way a sequence was cut into chunks.
@@ -42,9 +43,12 @@ mod cpu;
 mod device;
 mod dtype;
 mod error;
+mod event;
+mod graph;
 mod host_memory;
 mod layout;
 mod random;
+mod readback;
 #[expect(unsafe_code, reason = "typed slices over a view's memory")]
 mod rows;
 mod shape;
@@ -57,6 +61,9 @@ pub use cpu::{CpuDevice, InstructionSet};
 pub use device::{Device, MemoryInfo};
 pub use dtype::{DType, HostElement};
 pub use error::Error;
+pub use event::Event;
+pub use graph::Graph;
+pub use readback::Readback;
 pub use shape::{MAX_RANK, Shape};
 pub use stream::{CpuStream, Stream};
 pub use tensor::Tensor;

@@ -12,9 +12,15 @@
 //!   [`Error::Layout`](crate::Error::Layout), and nothing has been written. The docs of each op
 //!   list only the errors beyond these.
 //! - Elements of index tables are checked on the CPU
-//!   ([`Error::Index`](crate::Error::Index)), also before anything is written.
+//!   ([`Error::Index`](crate::Error::Index)), also before anything is written. A GPU skips what an
+//!   element out of range would have read or written; then the output there is unspecified.
+//! - Arguments of a stream of a GPU must be memory of that GPU
+//!   ([`Error::OtherDevice`](crate::Error::OtherDevice)). Pools, rotation tables and the weights of
+//!   experts must have no gaps there ([`Error::Layout`](crate::Error::Layout)).
 //! - Zero rows (no tokens) are fine and do nothing.
-//! - Ops are queued on the stream; on the CPU they are done when they return.
+//! - Ops are queued on the stream; on the CPU they are done when they return. On a GPU a driver
+//!   call that fails is [`Error::Device`](crate::Error::Device); what fails later shows when the
+//!   stream is waited for.
 
 mod activation;
 mod attention;
@@ -27,10 +33,15 @@ pub mod moe;
 mod norm;
 mod pointwise;
 mod rope;
+mod rope_store;
 pub mod sampling;
+pub mod tuning;
 
 pub use activation::silu_and_mul;
-pub use attention::{AttentionParams, PagedKv, VarlenBatch, paged_attention};
+pub use attention::{
+    Attention, AttentionBackend, AttentionConfig, AttentionParams, HostBatch, PagedKv, VarlenBatch,
+    paged_attention,
+};
 pub use embedding::embedding;
 pub use gather::{gather_ids, gather_rows, scatter_ids};
 pub use gemm::gemm;
@@ -38,3 +49,4 @@ pub use kv::store_kv;
 pub use norm::{add_rms_norm, rms_norm};
 pub use pointwise::{add, copy, reduce_sum};
 pub use rope::{QkNorm, qk_norm_rope};
+pub use rope_store::{KvStore, qk_norm_rope_store};

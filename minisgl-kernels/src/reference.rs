@@ -6,6 +6,7 @@
 //! results are rounded to T exactly where the ops' documentation says so.
 
 mod attention;
+mod combine;
 mod gather;
 mod matrix;
 mod moe;
@@ -14,10 +15,11 @@ mod sampling;
 mod transform;
 
 pub use attention::paged_attention;
+pub use combine::{best_of_shards, choose_ids, mass_target, min_p_threshold, pick_logits};
 pub use gather::{embedding, gather_ids, gather_rows, scatter_ids, store_kv};
 pub use moe::{combine, group, grouped_gemm, route};
 pub use pointwise::{add, reduce_sum, silu_and_mul};
 pub use sampling::{
     argmax, gumbel_argmax, sum_exp, sum_exp_above, threshold_histogram, threshold_refine, top_n,
 };
-pub use transform::{add_rms_norm, gemm, qk_norm_rope, rms_norm};
+pub use transform::{add_rms_norm, gemm, qk_norm_rope, qk_norm_rope_store, rms_norm};

@@ -88,6 +88,12 @@ unsafe impl<T: Send> Send for RowsMut<'_, T> {}
 unsafe impl<T: Sync> Sync for RowsMut<'_, T> {}
 
 impl<'a, T> RowsMut<'a, T> {
+    /// One row.
+    pub(crate) fn one(row: &'a mut [T]) -> Self {
+        let layout = RowLayout { num_rows: 1, row_len: row.len(), row_stride: row.len() };
+        Self { address: row.as_mut_ptr(), layout, memory: PhantomData }
+    }
+
     /// # Safety
     /// Every element of `layout`, counted from `address`, is live, initialized, aligned and
     /// reached through nothing else during `'a`, and no two rows share an element. If there are

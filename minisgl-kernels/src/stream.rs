@@ -3,7 +3,7 @@
 //! Never knows: what the work is for.
 
 use crate::cpu::{CpuDevice, transfer};
-use crate::cuda::CudaStream;
+use crate::cuda::{self, CudaStream};
 use crate::ops::check::check_transfer;
 use crate::{Device, Error, HostElement, View, ViewMut};
 
@@ -15,7 +15,7 @@ use crate::{Device, Error, HostElement, View, ViewMut};
 pub enum Stream {
     /// A queue of the CPU.
     Cpu(CpuStream),
-    /// A queue of a CUDA device. No value exists in a build without CUDA kernels.
+    /// A queue of a CUDA device.
     Cuda(CudaStream),
 }
 
@@ -44,7 +44,7 @@ impl Stream {
     pub fn synchronize(&self) -> Result<(), Error> {
         match self {
             Self::Cpu(_) => Ok(()),
-            Self::Cuda(never) => match *never {},
+            Self::Cuda(stream) => stream.synchronize(),
         }
     }
 
@@ -52,20 +52,24 @@ impl Stream {
     pub fn device(&self) -> &Device {
         match self {
             Self::Cpu(stream) => &stream.device,
-            Self::Cuda(never) => match *never {},
+            Self::Cuda(stream) => stream.any_device(),
         }
     }
 
-    /// Copies host memory to the device: `source`, row-major, into `target` of any shape.
+    /// Copies host memory to the device: `source`, row-major, into `target` of any shape. It takes
+    /// its turn behind the work queued so far, but does not wait for it: `source` has been copied
+    /// when the call returns.
     ///
     /// # Errors
     /// [`Error::DType`] if `target` does not hold `T`, [`Error::Length`] if the numbers of
-    /// elements differ, [`Error::Layout`] if `target` has gaps inside its rows.
+    /// elements differ, [`Error::Layout`] if `target` has gaps inside its rows,
+    /// [`Error::OtherDevice`] if it is not of the stream's device, and errors of the device.
     pub fn upload<T: HostElement>(&self, source: &[T], target: ViewMut<'_>) -> Result<(), Error> {
         check_transfer::<T>("upload", "target", source.len(), target.as_view())?;
+        target.as_view().check_device("upload", "target", self.device())?;
         match self {
             Self::Cpu(stream) => transfer::upload(&stream.cpu, source, target.host_rows()),
-            Self::Cuda(never) => match *never {},
+            Self::Cuda(stream) => cuda::upload(stream, source, target)?,
         }
         Ok(())
     }
@@ -75,16 +79,18 @@ impl Stream {
     ///
     /// # Errors
     /// [`Error::DType`] if `source` does not hold `T`, [`Error::Length`] if the numbers of
-    /// elements differ, [`Error::Layout`] if `source` has gaps inside its rows.
+    /// elements differ, [`Error::Layout`] if `source` has gaps inside its rows,
+    /// [`Error::OtherDevice`] if it is not of the stream's device, and errors of the device.
     pub fn download<T: HostElement>(
         &self,
         source: View<'_>,
         target: &mut [T],
     ) -> Result<(), Error> {
         check_transfer::<T>("download", "source", target.len(), source)?;
+        source.check_device("download", "source", self.device())?;
         match self {
             Self::Cpu(_) => transfer::download(source.host_rows(), target),
-            Self::Cuda(never) => match *never {},
+            Self::Cuda(stream) => cuda::download(stream, source, target)?,
         }
         Ok(())
     }
@@ -92,11 +98,12 @@ impl Stream {
     /// Runs `work`, which calls ops on this stream, and returns its result.
     ///
     /// On the CPU it runs on one of the device's own threads, so that the parallel ops in it start
-    /// without handing over from the calling thread each time. A panic in it is passed on.
+    /// without handing over from the calling thread each time. A panic in it is passed on. On a GPU it runs
+    /// on the calling thread.
     pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match self {
             Self::Cpu(stream) => stream.cpu.run(work),
-            Self::Cuda(never) => match *never {},
+            Self::Cuda(_) => work(),
         }
     }
 }

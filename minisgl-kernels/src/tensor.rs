@@ -6,13 +6,15 @@ use std::fmt;
 
 use half::bf16;
 
-use crate::buffer::HostBuffer;
+use crate::buffer::Buffer;
+use crate::cuda;
 use crate::dtype::Float;
+use crate::ops::check::check_transfer;
 use crate::{DType, Device, Error, HostElement, Shape, View, ViewMut};
 
 /// Owned, contiguous memory of one device.
 pub struct Tensor {
-    buffer: HostBuffer,
+    buffer: Buffer,
     dtype: DType,
     shape: Shape,
     device: Device,
@@ -20,7 +22,7 @@ pub struct Tensor {
 
 impl Tensor {
     /// For [`Device::zeros`], which has checked that `buffer` holds `shape` elements of `dtype`.
-    pub(crate) fn new(buffer: HostBuffer, dtype: DType, shape: Shape, device: Device) -> Self {
+    pub(crate) fn new(buffer: Buffer, dtype: DType, shape: Shape, device: Device) -> Self {
         Self { buffer, dtype, shape, device }
     }
 
@@ -35,7 +37,11 @@ impl Tensor {
         source: &[T],
     ) -> Result<Self, Error> {
         let mut tensor = device.zeros(T::DTYPE, shape)?;
-        device.new_stream()?.upload(source, tensor.view_mut())?;
+        check_transfer::<T>("from_slice", "source", source.len(), tensor.view())?;
+        match device {
+            Device::Cpu(_) => device.new_stream()?.upload(source, tensor.view_mut())?,
+            Device::Cuda(cuda) => cuda::upload_now(cuda, source, tensor.view_mut())?,
+        }
         Ok(tensor)
     }
 
@@ -69,13 +75,18 @@ impl Tensor {
         ViewMut::new(self.buffer.address_mut(), self.dtype, self.shape, &self.device)
     }
 
-    /// A copy of the elements on the host, row-major.
+    /// A copy of the elements on the host, row-major, after all work queued on any stream of the
+    /// device. For what must not wait, see [`Readback`](crate::Readback).
     ///
     /// # Errors
-    /// [`Error::DType`] if `T` is not the tensor's element type.
+    /// [`Error::DType`] if `T` is not the tensor's element type, and errors of the device.
     pub fn to_vec<T: HostElement>(&self) -> Result<Vec<T>, Error> {
         let mut target = vec![T::default(); self.num_elements()];
-        self.device.new_stream()?.download(self.view(), &mut target)?;
+        check_transfer::<T>("to_vec", "tensor", target.len(), self.view())?;
+        match &self.device {
+            Device::Cpu(_) => self.device.new_stream()?.download(self.view(), &mut target)?,
+            Device::Cuda(cuda) => cuda::download_after_all(cuda, self.view(), &mut target)?,
+        }
         Ok(target)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Never knows: what the elements mean. Slicing and reshaping only change the layout.
 
+use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -95,6 +96,35 @@ impl<'a> View<'a> {
         self.layout.as_rows()
     }
 
+    /// Where a GPU finds the first element; `None` for memory of the host. For other libraries that
+    /// run on the same device: to ask is safe, to use it is not. It is valid for as long as the
+    /// tensor lives.
+    pub fn device_address(&self) -> Option<*const c_void> {
+        match self.device {
+            Device::Cpu(_) => None,
+            Device::Cuda(_) => Some(self.address.cast()),
+        }
+    }
+
+    /// The memory must be that of `device`, if one of them is a GPU.
+    pub(crate) fn check_device(
+        &self,
+        op: &'static str,
+        argument: &'static str,
+        device: &Device,
+    ) -> Result<(), Error> {
+        let same = match (self.device, device) {
+            (Device::Cpu(_), Device::Cpu(_)) => true,
+            (Device::Cuda(ours), Device::Cuda(other)) => ours.ordinal() == other.ordinal(),
+            _ => false,
+        };
+        if same {
+            return Ok(());
+        }
+        let (got, expected) = (self.device.description(), device.description());
+        Err(Error::OtherDevice { op, argument, got, expected })
+    }
+
     /// Typed rows of host memory. An op has checked dtype and layout before it asks for them.
     pub(crate) fn host_rows<T: HostElement>(self) -> Rows<'a, T> {
         assert_eq!(self.dtype, T::DTYPE, "an op checks dtypes before it reads");
@@ -104,7 +134,7 @@ impl<'a> View<'a> {
             // SAFETY: the memory is the host's, and the field invariant of `address` says that
             // every element of `layout` is live, aligned and shared for 'a; `T` is its dtype.
             Device::Cpu(_) => unsafe { Rows::new(self.address.cast(), layout) },
-            Device::Cuda(never) => match *never {},
+            Device::Cuda(_) => panic!("memory of a GPU is not to be read by the host"),
         }
     }
 
@@ -233,6 +263,11 @@ impl<'a> ViewMut<'a> {
         Self { address, layout, ..self }
     }
 
+    /// As [`View::device_address`], to be written through.
+    pub fn device_address(&self) -> Option<*mut c_void> {
+        self.as_view().device_address().map(<*const c_void>::cast_mut)
+    }
+
     /// Typed rows of host memory. An op has checked dtype and layout before it asks for them.
     pub(crate) fn host_rows<T: HostElement>(self) -> RowsMut<'a, T> {
         assert_eq!(self.dtype, T::DTYPE, "an op checks dtypes before it writes");
@@ -242,7 +277,7 @@ impl<'a> ViewMut<'a> {
             // SAFETY: the memory is the host's, and the field invariant of `address` says that
             // every element of `layout` is live, aligned and exclusive for 'a; `T` is its dtype.
             Device::Cpu(_) => unsafe { RowsMut::new(self.address.cast(), layout) },
-            Device::Cuda(never) => match *never {},
+            Device::Cuda(_) => panic!("memory of a GPU is not to be written by the host"),
         }
     }
 

@@ -37,9 +37,12 @@ pub fn doctor(search: &LibrarySearch) -> Vec<Finding> {
             }
         }
     }
-    for (topic, library) in
-        [("cuBLASLt", report.cublaslt), ("NVRTC", report.nvrtc), ("NCCL", report.nccl)]
-    {
+    for (topic, library) in [
+        ("cuBLASLt", report.cublaslt),
+        ("NVRTC", report.nvrtc),
+        ("NCCL", report.nccl),
+        ("CUDA kernels", report.kernels),
+    ] {
         findings.push(finding(topic, library.map(|library| describe(&library))));
     }
     findings
@@ -77,7 +80,8 @@ mod tests {
     #[test]
     fn every_topic_has_one_sentence() {
         let findings = doctor(&LibrarySearch::default());
-        for topic in ["CPU", "memory", "NVIDIA driver", "cuBLASLt", "NVRTC", "NCCL"] {
+        for topic in ["CPU", "memory", "NVIDIA driver", "cuBLASLt", "NVRTC", "NCCL", "CUDA kernels"]
+        {
             let finding = findings.iter().find(|finding| finding.topic == topic).unwrap();
             let (Ok(text) | Err(text)) = &finding.found;
             assert!(!text.is_empty() && !text.contains('\n'), "{finding:?}");

@@ -35,5 +35,6 @@ fn library_search() -> LibrarySearch {
     LibrarySearch {
         python_prefixes: environments.chain(system).collect(),
         nccl: path("MINISGL_NCCL_PATH"),
+        kernels: path("MINISGL_KERNELS"),
     }
 }

@@ -7,6 +7,7 @@
 //! neither the number of threads nor the other rows matter.
 
 mod best;
+mod combine;
 mod mass;
 mod threshold;
 
@@ -14,6 +15,7 @@ use super::CpuDevice;
 use crate::rows::Rows;
 
 pub(crate) use best::{argmax, gumbel_argmax, top_n};
+pub(crate) use combine::{best_of_shards, choose_ids, mass_target, min_p_threshold, pick_logits};
 pub(crate) use mass::sum_exp;
 pub(crate) use threshold::{raise_threshold, threshold_histogram, threshold_refine};
 

@@ -26,6 +26,34 @@ pub(crate) fn download<T: HostElement>(source: Rows<'_, T>, target: &mut [T]) {
     }
 }
 
+/// From this size on, several threads copy faster than one.
+const PARALLEL_BYTES: usize = 256 << 10;
+
+/// `target = source`.
+pub(crate) fn copy_bytes(cpu: &CpuDevice, source: &[u8], target: &mut [u8]) {
+    if target.len() < PARALLEL_BYTES {
+        target.copy_from_slice(source);
+        return;
+    }
+    cpu.for_each_part(target, 1, |first, target| {
+        target.copy_from_slice(&source[first..first + target.len()]);
+    });
+}
+
+/// Converts the bytes of checkpoint elements to as many elements of `target`.
+pub(crate) fn convert_elements<T: Float>(
+    cpu: &CpuDevice,
+    source: &[u8],
+    source_dtype: CheckpointDType,
+    target: &mut [T],
+) {
+    let size = source_dtype.size_bytes();
+    cpu.for_each_part(target, 1, |first, target| {
+        let source = &source[first * size..][..target.len() * size];
+        cpu.isa().run(Convert { source, source_dtype, target: RowsMut::one(target) });
+    });
+}
+
 pub(crate) fn copy_from_checkpoint(
     cpu: &CpuDevice,
     source: &[u8],

@@ -15,6 +15,9 @@ pub struct LibrarySearch {
     pub python_prefixes: Vec<PathBuf>,
     /// The NCCL library itself, if the user named it. Then no other is tried.
     pub nccl: Option<PathBuf>,
+    /// The kernels library itself, if the user named it. Then no other is tried; otherwise it is
+    /// looked for beside the program and in the target folder it was built in.
+    pub kernels: Option<PathBuf>,
 }
 
 /// A library that was found and could be loaded.
@@ -83,6 +86,20 @@ pub(super) fn find(
         }
     }
     Err(format!("no {} found ({}): {}", wanted.name, wanted.files[0], wanted.advice))
+}
+
+/// Loads the library of `info` for good and for everybody, so that a later search by its bare name
+/// finds it wherever it is.
+pub(super) fn preload(wanted: &Wanted, info: &LibraryInfo) -> Result<(), String> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+
+    let Some(path) = &info.path else { return Ok(()) };
+    // SAFETY: as in `load`, which has loaded the same file before.
+    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }
+        .map_err(|error| format!("{} does not load for good: {error}", wanted.name))?;
+    // Never unloaded: others keep addresses inside it.
+    std::mem::forget(library);
+    Ok(())
 }
 
 /// The folders `lib/python3*/{site,dist}-packages/nvidia/*/lib` of a Python prefix, in order.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cudarc::driver::safe::CudaContext;
 use cudarc::driver::{DriverError, result, sys};
 
+use super::kernels::Kernels;
 use super::library::{CUBLASLT, LibraryInfo, LibrarySearch, NCCL, NVRTC, find};
 
 /// The driver and each library: what was found, or one sentence on what is missing.
@@ -20,6 +21,8 @@ pub struct CudaReport {
     pub nvrtc: Result<LibraryInfo, String>,
     /// Collectives between GPUs.
     pub nccl: Result<LibraryInfo, String>,
+    /// This project's own kernels.
+    pub kernels: Result<LibraryInfo, String>,
 }
 
 /// The NVIDIA driver.
@@ -53,17 +56,8 @@ pub fn probe(search: &LibrarySearch) -> CudaReport {
         cublaslt: find(&CUBLASLT, None, search),
         nvrtc: find(&NVRTC, None, search),
         nccl: find(&NCCL, search.nccl.as_deref(), search),
+        kernels: Kernels::load(search).map(|kernels| kernels.info()),
     }
-}
-
-/// The GPU number `ordinal`, or one sentence on what is missing.
-pub(super) fn gpu(ordinal: usize) -> Result<GpuInfo, String> {
-    let count = start_driver()?;
-    if ordinal >= count {
-        let plural = if count == 1 { "" } else { "s" };
-        return Err(format!("no CUDA device {ordinal}: the driver shows {count} GPU{plural}"));
-    }
-    open(ordinal).map_err(|error| failure(&format!("GPU {ordinal} cannot be opened"), error))
 }
 
 fn driver() -> Result<DriverInfo, String> {
@@ -82,7 +76,7 @@ fn driver() -> Result<DriverInfo, String> {
 
 /// Starts the driver and returns the number of GPUs. Must come before every other call to cudarc,
 /// which panics if there is no driver.
-fn start_driver() -> Result<usize, String> {
+pub(super) fn start_driver() -> Result<usize, String> {
     // SAFETY: opens and closes the driver's library, which any process may do.
     if !unsafe { sys::is_culib_present() } {
         let missing = "no NVIDIA driver found (libcuda.so.1 could not be loaded)";

@@ -3,7 +3,7 @@
 //! Never knows: the projections around it.
 
 use super::check::Check;
-use crate::{Error, Stream, View, ViewMut, cpu};
+use crate::{Error, Stream, View, ViewMut, cpu, cuda};
 
 /// `out = round_T(silu(gate)) · up`, where `silu(x) = x / (1 + exp(-x))` (SwiGLU, Shazeer 2020).
 ///
@@ -19,7 +19,7 @@ pub fn silu_and_mul(stream: &Stream, gate_up: View<'_>, out: ViewMut<'_>) -> Res
     check(gate_up, out.as_view())?;
     match stream {
         Stream::Cpu(stream) => cpu::activation::silu_and_mul(stream.cpu(), gate_up, out),
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::silu_and_mul(stream, gate_up, out)?,
     }
     Ok(())
 }

@@ -2,8 +2,12 @@
 //!
 //! Never knows: which request a sequence is, or whether its step is prefill, extend or decode.
 
+mod planned;
+
 use super::check::Check;
-use crate::{DType, Error, Stream, View, ViewMut, cpu};
+use crate::{DType, Error, Stream, View, ViewMut, cpu, cuda};
+
+pub use planned::{Attention, AttentionBackend, AttentionConfig, HostBatch};
 
 /// Where the keys and values of all sequences are.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +73,7 @@ pub fn paged_attention(
             check_tables(q, kv, batch, params)?;
             cpu::attention::paged_attention(stream.cpu(), q, kv, batch, params, out);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::paged_attention(stream, q, kv, batch, params, out)?,
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Never knows: how many shards there are.
 
 use super::check::Check;
-use crate::{DType, Error, Stream, View, ViewMut, cpu};
+use crate::{DType, Error, Stream, View, ViewMut, cpu, cuda};
 
 /// `out[i] = table[ids[i] - first_id]`, or a row of zeros if that row is not in the table.
 ///
@@ -22,7 +22,7 @@ pub fn embedding(
     check(ids, table, out.as_view())?;
     match stream {
         Stream::Cpu(stream) => cpu::gather::embedding(stream.cpu(), ids, table, first_id, out),
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::embedding(stream, ids, table, first_id, out)?,
     }
     Ok(())
 }

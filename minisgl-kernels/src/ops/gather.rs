@@ -3,7 +3,7 @@
 //! Never knows: what the rows or ids are.
 
 use super::check::Check;
-use crate::{DType, Error, Stream, View, ViewMut, cpu};
+use crate::{DType, Error, Stream, View, ViewMut, cpu, cuda};
 
 /// `out[i] = x[indices[i]]`, by rows.
 ///
@@ -23,7 +23,7 @@ pub fn gather_rows(
             check_indices("gather_rows", indices, x)?;
             cpu::gather::gather_rows(stream.cpu(), x, indices, out);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::gather_rows(stream, x, indices, out)?,
     }
     Ok(())
 }
@@ -60,7 +60,7 @@ pub fn gather_ids(
             check_indices("gather_ids", indices, table)?;
             cpu::gather::gather_ids(table, indices, out);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::gather_ids(stream, table, indices, out)?,
     }
     Ok(())
 }
@@ -84,7 +84,7 @@ pub fn scatter_ids(
             check_indices("scatter_ids", indices, table.as_view())?;
             cpu::gather::scatter_ids(values, indices, table);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::scatter_ids(stream, values, indices, table)?,
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Never knows: what the weights project.
 
 use super::check::Check;
-use crate::{DType, Error, Stream, View, ViewMut, cpu};
+use crate::{DType, Error, Stream, View, ViewMut, cpu, cuda};
 
 /// `out = x · wᵀ + bias`, accumulated in f32 and rounded once.
 ///
@@ -24,7 +24,7 @@ pub fn gemm(
     check(x, w, bias, out.as_view())?;
     match stream {
         Stream::Cpu(stream) => cpu::gemm::gemm(stream.cpu(), x, w, bias, out),
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::gemm(stream, x, w, bias, out)?,
     }
     Ok(())
 }

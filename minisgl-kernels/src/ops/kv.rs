@@ -3,7 +3,7 @@
 //! Never knows: who owns a slot.
 
 use super::check::Check;
-use crate::{DType, Error, Stream, View, ViewMut, cpu};
+use crate::{DType, Error, Stream, View, ViewMut, cpu, cuda};
 
 /// Scatters this step's keys and values into the KV pool: token `i` goes to slot `slots[i]`.
 ///
@@ -29,7 +29,7 @@ pub fn store_kv(
             cpu::gather::scatter_rows(k, slots, k_pool);
             cpu::gather::scatter_rows(v, slots, v_pool);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::store_kv(stream, k, v, slots, k_pool, v_pool)?,
     }
     Ok(())
 }

@@ -8,7 +8,7 @@
 //! `offsets[e]..offsets[e + 1]`. Tables of `[t, k]` are contiguous.
 
 use super::check::Check;
-use crate::{DType, Error, Stream, View, ViewMut, cpu};
+use crate::{DType, Error, Stream, View, ViewMut, cpu, cuda};
 
 /// The `k` most probable experts of each token, most probable first; the lower id among equals.
 ///
@@ -30,7 +30,7 @@ pub fn route(
     check_route(logits, weights.as_view(), experts.as_view())?;
     match stream {
         Stream::Cpu(_) => cpu::moe::route(logits, normalize, weights, experts),
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::route(stream, logits, normalize, weights, experts)?,
     }
     Ok(())
 }
@@ -57,7 +57,7 @@ pub fn group(
             check_experts(experts, offsets.as_view())?;
             cpu::moe::group(experts, tokens, grouped_rows, offsets);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::group(stream, experts, tokens, grouped_rows, offsets)?,
     }
     Ok(())
 }
@@ -82,7 +82,7 @@ pub fn grouped_gemm(
             check_offsets(offsets, x)?;
             cpu::moe::grouped_gemm(stream.cpu(), x, offsets, w, out)
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::grouped_gemm(stream, x, offsets, w, out),
     }
 }
 
@@ -107,7 +107,7 @@ pub fn combine(
             check_rows(x, grouped_rows)?;
             cpu::moe::combine(stream.cpu(), x, weights, grouped_rows, out);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::combine(stream, x, weights, grouped_rows, out)?,
     }
     Ok(())
 }

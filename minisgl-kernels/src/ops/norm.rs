@@ -3,7 +3,7 @@
 //! Never knows: which layer it belongs to.
 
 use super::check::Check;
-use crate::{Error, Stream, View, ViewMut, cpu};
+use crate::{Error, Stream, View, ViewMut, cpu, cuda};
 
 /// `out = weight · round_T(x / sqrt(mean(x²) + eps))`, per row.
 ///
@@ -25,7 +25,7 @@ pub fn rms_norm(
     check_rms_norm(x, weight, eps, out.as_view())?;
     match stream {
         Stream::Cpu(stream) => cpu::norm::rms_norm(stream.cpu(), x, weight, eps, out),
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::rms_norm(stream, x, weight, eps, out)?,
     }
     Ok(())
 }
@@ -63,7 +63,7 @@ pub fn add_rms_norm(
     check_add_rms_norm(x.as_view(), residual.as_view(), weight, eps)?;
     match stream {
         Stream::Cpu(stream) => cpu::norm::add_rms_norm(stream.cpu(), x, residual, weight, eps),
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::add_rms_norm(stream, x, residual, weight, eps)?,
     }
     Ok(())
 }

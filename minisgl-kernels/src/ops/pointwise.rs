@@ -3,7 +3,7 @@
 //! Never knows: what the arrays are.
 
 use super::check::Check;
-use crate::{Error, Stream, View, ViewMut, cpu};
+use crate::{Error, Stream, View, ViewMut, cpu, cuda};
 
 /// `target = source`.
 ///
@@ -18,7 +18,7 @@ pub fn copy(stream: &Stream, source: View<'_>, target: ViewMut<'_>) -> Result<()
     check.tensor("target", target.as_view(), source.dtype(), source.shape())?;
     match stream {
         Stream::Cpu(stream) => cpu::pointwise::copy(stream.cpu(), source, target),
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::copy(stream, source, target)?,
     }
     Ok(())
 }
@@ -33,7 +33,7 @@ pub fn add(stream: &Stream, x: View<'_>, y: ViewMut<'_>) -> Result<(), Error> {
     check_add(x, y.as_view())?;
     match stream {
         Stream::Cpu(stream) => cpu::pointwise::add(stream.cpu(), x, y),
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::add(stream, x, y)?,
     }
     Ok(())
 }
@@ -56,7 +56,7 @@ pub fn reduce_sum(stream: &Stream, parts: &[View<'_>], out: ViewMut<'_>) -> Resu
     check_reduce_sum(parts, out.as_view())?;
     match stream {
         Stream::Cpu(stream) => cpu::pointwise::reduce_sum(stream.cpu(), parts, out),
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::reduce_sum(stream, parts, out)?,
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Never knows: how the cosine and sine table was scaled.
 
 use super::check::Check;
-use crate::{DType, Error, Stream, View, ViewMut, cpu};
+use crate::{DType, Error, Stream, View, ViewMut, cpu, cuda};
 
 /// The per-head RMSNorm of queries and keys that some models apply before the rotation.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ pub fn qk_norm_rope(
             check_positions(positions, cos_sin)?;
             cpu::rope::qk_norm_rope(stream.cpu(), q, k, norm, positions, cos_sin);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::qk_norm_rope(stream, q, k, norm, positions, cos_sin)?,
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 //! # Combining shards
 //! [`argmax`] and [`gumbel_argmax`] give a value and an id per row: the largest value wins, the
 //! lowest id among equals. A shard that saw NaN or +inf answers NaN, which must win, since such a
-//! row has no meaningful token.
+//! row has no meaningful token. [`best_of_shards`] does that on the device.
 //!
 //! # Top-k and top-p without sorting
 //! Both keep the elements at or above a threshold, and the threshold is found by a radix search
@@ -15,10 +15,12 @@
 //! for each `round` in `0..ROUNDS`, [`threshold_histogram`], then sum `hist` over the shards, then
 //! [`threshold_refine`]. After the last round, [`raise_threshold`] yields the threshold.
 
+mod combine;
 mod gumbel;
 mod select;
 mod threshold;
 
+pub use combine::{best_of_shards, choose_ids, mass_target, min_p_threshold, pick_logits};
 pub use gumbel::{gumbel_argmax, uniform};
 pub use select::{argmax, sum_exp, sum_exp_above, top_n};
 pub use threshold::{
@@ -26,6 +28,9 @@ pub use threshold::{
     threshold_refine, value_of,
 };
 
+pub(crate) use combine::{
+    check_best_of_shards, check_choose_ids, check_mass_target, check_min_p, check_pick_logits,
+};
 pub(crate) use gumbel::check as check_gumbel_argmax;
 pub(crate) use select::{check_argmax, check_sum_exp, check_top_n};
 pub(crate) use threshold::{check_histogram, check_refine};

@@ -3,7 +3,7 @@
 //! Never knows: how a backend orders its sums.
 
 use super::matrix::{Matrix, MatrixMut};
-use crate::ops::{QkNorm, check};
+use crate::ops::{KvStore, QkNorm, check};
 use crate::{Error, View, ViewMut};
 
 /// See [`ops::gemm`](crate::ops::gemm).
@@ -82,6 +82,31 @@ pub fn qk_norm_rope(
     norm_rope(MatrixMut::new(q), head_dim, q_norm, positions, cos_sin);
     norm_rope(MatrixMut::new(k), head_dim, k_norm, positions, cos_sin);
     Ok(())
+}
+
+/// See [`ops::qk_norm_rope_store`](crate::ops::qk_norm_rope_store).
+///
+/// # Errors
+/// Those of the op.
+pub fn qk_norm_rope_store(
+    q: ViewMut<'_>,
+    k: View<'_>,
+    norm: Option<QkNorm<'_>>,
+    positions: View<'_>,
+    cos_sin: View<'_>,
+    store: KvStore<'_>,
+) -> Result<(), Error> {
+    check::qk_norm_rope_store(q.as_view(), k, norm, positions, cos_sin, &store)?;
+    check::slots(store.slots, store.k_pool.as_view())?;
+    let (source, mut rotated) = (Matrix::new(k), k.device().zeros(k.dtype(), k.shape())?);
+    let mut target = MatrixMut::new(rotated.view_mut());
+    for i in 0..source.num_rows() {
+        for j in 0..source.row_len() {
+            target.set(i, j, source.get(i, j));
+        }
+    }
+    qk_norm_rope(q, rotated.view_mut(), norm, positions, cos_sin)?;
+    super::store_kv(rotated.view(), store.v, store.slots, store.k_pool, store.v_pool)
 }
 
 /// Each row of `x` holds the heads of one token.

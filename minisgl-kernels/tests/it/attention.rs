@@ -1,9 +1,9 @@
 //! Paged attention against the reference.
 
-use minisgl_kernels::ops::{self, AttentionParams, PagedKv, VarlenBatch};
-use minisgl_kernels::{DType, Device, Stream, Tensor, reference};
+use minisgl_kernels::ops::{self, Attention, AttentionParams, PagedKv, VarlenBatch};
+use minisgl_kernels::{DType, Device, Error, Stream, Tensor, reference};
 
-use crate::support::{Array, FLOATS, Rng, for_each_device, host, ids};
+use crate::support::{Array, FLOATS, Rng, for_each_device, host, ids, is_gpu};
 
 /// The sequences of one step and the pool they live in, on the host.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ pub(crate) struct Step {
 impl Step {
     pub(crate) fn new(device: &Device, dtype: DType, case: &Case, seed: u64) -> Self {
         let Case { num_q_heads, num_kv_heads, head_dim, page_size, ref sequences, .. } = *case;
-        let mut rng = Rng(seed);
+        let mut rng = Rng::fresh(seed);
         let num_tokens: usize = sequences.iter().map(|&(q_len, _)| q_len).sum();
         let max_pages = sequences.iter().map(|&(_, kv_len)| kv_len.div_ceil(page_size)).max();
         let max_pages = max_pages.unwrap_or(0) + 1;
@@ -67,7 +67,8 @@ impl Step {
         Self {
             q: Array::new(device, dtype, q_shape, 7, &q),
             k_pool: Array::new(device, dtype, kv_shape, 0, &k),
-            v_pool: Array::new(device, dtype, kv_shape, 3, &v),
+            // A GPU's pools have no gaps.
+            v_pool: Array::new(device, dtype, kv_shape, if is_gpu(device) { 0 } else { 3 }, &v),
             page_table: Tensor::from_slice(device, [n, max_pages], &pages).unwrap(),
             rows: ids(device, &rows),
             cu_seqlens_q: ids(device, &cu_seqlens_q),
@@ -77,13 +78,64 @@ impl Step {
         }
     }
 
-    fn kv(&self) -> PagedKv<'_> {
+    pub(crate) fn kv(&self) -> PagedKv<'_> {
         PagedKv {
             k_pool: self.k_pool.view(),
             v_pool: self.v_pool.view(),
             page_table: self.page_table.view(),
             page_size: self.case.page_size,
         }
+    }
+
+    pub(crate) fn batch(&self) -> VarlenBatch<'_> {
+        VarlenBatch {
+            rows: self.rows.view(),
+            cu_seqlens_q: self.cu_seqlens_q.view(),
+            kv_lens: self.kv_lens.view(),
+        }
+    }
+
+    /// Says that the sequences are shorter than they were made.
+    pub(crate) fn shorten(&mut self, stream: &Stream, kv_lens: &[usize]) {
+        let kv_lens: Vec<i32> = kv_lens.iter().map(|&kv_len| kv_len as i32).collect();
+        stream.upload(&kv_lens, self.kv_lens.view_mut()).unwrap();
+    }
+
+    /// The whole step into a fresh, poisoned output, as `attention` has planned it.
+    pub(crate) fn run_planned(&mut self, attention: &mut Attention, stream: &Stream) {
+        self.try_run_planned(attention, stream).unwrap();
+    }
+
+    pub(crate) fn try_run_planned(
+        &mut self,
+        attention: &mut Attention,
+        stream: &Stream,
+    ) -> Result<(), Error> {
+        let q = self.q.view();
+        self.out = Array::poisoned(q.device(), q.dtype(), q.shape(), 5);
+        self.run_into(attention, stream)
+    }
+
+    /// The whole step into the output there is, which can be captured.
+    pub(crate) fn run_into_out(&mut self, attention: &mut Attention, stream: &Stream) {
+        self.run_into(attention, stream).unwrap();
+    }
+
+    fn run_into(&mut self, attention: &mut Attention, stream: &Stream) -> Result<(), Error> {
+        let params = self.params();
+        let Self { q, k_pool, v_pool, page_table, rows, cu_seqlens_q, kv_lens, out, case } = self;
+        let kv = PagedKv {
+            k_pool: k_pool.view(),
+            v_pool: v_pool.view(),
+            page_table: page_table.view(),
+            page_size: case.page_size,
+        };
+        let batch = VarlenBatch {
+            rows: rows.view(),
+            cu_seqlens_q: cu_seqlens_q.view(),
+            kv_lens: kv_lens.view(),
+        };
+        attention.run(stream, q.view(), kv, batch, params, out.view_mut())
     }
 
     fn params(&self) -> AttentionParams {

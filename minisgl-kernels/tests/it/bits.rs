@@ -1,11 +1,11 @@
-//! Bit-exactness: a result does not depend on who else is in the batch, on the number of threads,
+//! Bit-exactness on the CPU: a result does not depend on who else is in the batch, on the number of threads,
 //! on how a sequence is cut into chunks, or on the page size.
 
 use minisgl_kernels::ops::{self, AttentionParams, PagedKv, VarlenBatch};
 use minisgl_kernels::{DType, Device, InstructionSet, Stream, Tensor};
 
 use crate::attention::{Case, Step};
-use crate::support::{Array, FLOATS, Rng, for_each_device, ids, threads};
+use crate::support::{Array, FLOATS, Rng, for_each_cpu, ids, threads};
 
 fn gemm(device: &Device, stream: &Stream, dtype: DType, x: &[f32], w: &[f32], k: usize) -> Array {
     let (m, n) = (x.len() / k, w.len() / k);
@@ -18,7 +18,7 @@ fn gemm(device: &Device, stream: &Stream, dtype: DType, x: &[f32], w: &[f32], k:
 
 #[test]
 fn gemm_of_many_rows_is_many_gemms_of_one_row() {
-    for_each_device(|device, stream| {
+    for_each_cpu(|device, stream| {
         for dtype in FLOATS {
             for (m, n, k) in [(2, 3, 31), (7, 70, 100), (11, 5, 4100), (150, 9, 300)] {
                 let mut rng = Rng(k as u64);
@@ -126,7 +126,7 @@ fn in_chunks(
 
 #[test]
 fn attention_in_chunks_and_pages_of_any_size_gives_the_same_bits() {
-    for_each_device(|device, stream| {
+    for_each_cpu(|device, stream| {
         for dtype in FLOATS {
             for window in [None, Some(70), Some(170)] {
                 let whole = in_chunks(device, stream, dtype, 16, 300, window);
@@ -142,7 +142,7 @@ fn attention_in_chunks_and_pages_of_any_size_gives_the_same_bits() {
 
 #[test]
 fn attention_of_a_sequence_does_not_depend_on_the_batch() {
-    for_each_device(|device, stream| {
+    for_each_cpu(|device, stream| {
         for dtype in FLOATS {
             let case = Case {
                 num_q_heads: 4,
@@ -173,7 +173,7 @@ fn attention_of_a_sequence_does_not_depend_on_the_batch() {
 
 #[test]
 fn row_ops_do_not_depend_on_the_batch() {
-    for_each_device(|device, stream| {
+    for_each_cpu(|device, stream| {
         for dtype in FLOATS {
             let (t, h) = (67, 259);
             let mut rng = Rng(2);

@@ -1,9 +1,9 @@
 //! Ops on whole rows against the reference.
 
-use minisgl_kernels::ops::QkNorm;
+use minisgl_kernels::ops::{KvStore, QkNorm};
 use minisgl_kernels::{DType, ops, reference};
 
-use crate::support::{Array, FLOATS, Rng, for_each_device, host, ids};
+use crate::support::{Array, FLOATS, Rng, for_each_device, host, ids, is_gpu};
 
 /// Odd sizes: below, at and above the widths of vectors, tiles and blocks.
 const WIDTHS: [usize; 9] = [1, 3, 16, 17, 31, 64, 100, 256, 1031];
@@ -27,7 +27,7 @@ fn gemm_is_the_reference() {
     for_each_device(|device, stream| {
         for dtype in FLOATS {
             for (i, (m, n, k)) in shapes.into_iter().enumerate() {
-                let mut rng = Rng(i as u64);
+                let mut rng = Rng::fresh(i as u64);
                 let scale = 1.0 / (k as f32).max(1.0).sqrt();
                 let x: Vec<f32> = rng.floats(m * k).iter().map(|x| x * scale).collect();
                 let (w, bias) = (rng.floats(n * k), rng.floats(n));
@@ -59,7 +59,7 @@ fn rms_norm_is_the_reference() {
         for dtype in FLOATS {
             for h in WIDTHS {
                 for t in ROWS {
-                    let mut rng = Rng((h * 100 + t) as u64);
+                    let mut rng = Rng::fresh((h * 100 + t) as u64);
                     let (x, weight) = (rng.floats(t * h), rng.floats(h));
                     let run = |device: &_, stream: Option<&_>| {
                         let x = Array::new(device, dtype, [t, h], 3, &x);
@@ -90,7 +90,7 @@ fn add_rms_norm_is_the_reference() {
         for dtype in FLOATS {
             for h in WIDTHS {
                 for t in ROWS {
-                    let mut rng = Rng((h * 100 + t) as u64);
+                    let mut rng = Rng::fresh((h * 100 + t) as u64);
                     let (x, residual) = (rng.floats(t * h), rng.floats(t * h));
                     let weight = rng.floats(h);
                     let run = |device: &_, stream: Option<&_>| {
@@ -129,7 +129,7 @@ fn qk_norm_rope_is_the_reference() {
     for_each_device(|device, stream| {
         for dtype in FLOATS {
             for (t, hq, hkv, d, rotary) in shapes {
-                let mut rng = Rng((t * 1000 + d) as u64);
+                let mut rng = Rng::fresh((t * 1000 + d) as u64);
                 let (q, k) = (rng.floats(t * hq * d), rng.floats(t * hkv * d));
                 let (q_weight, k_weight) = (rng.floats(d), rng.floats(d));
                 let positions: Vec<i32> = (0..t).map(|_| rng.below(50) as i32).collect();
@@ -140,7 +140,8 @@ fn qk_norm_rope_is_the_reference() {
                         let mut k = Array::new(device, dtype, [t, hkv, d], 5, &k);
                         let q_weight = Array::new(device, dtype, [d], 0, &q_weight);
                         let k_weight = Array::new(device, dtype, [d], 0, &k_weight);
-                        let cos_sin = Array::new(device, DType::F32, [50, rotary], 2, &cos_sin);
+                        let gap = if is_gpu(device) { 0 } else { 2 };
+                        let cos_sin = Array::new(device, DType::F32, [50, rotary], gap, &cos_sin);
                         let positions = ids(device, &positions);
                         let (positions, cos_sin) = (positions.view(), cos_sin.view());
                         let norm = with_norm.then_some(QkNorm {
@@ -167,12 +168,101 @@ fn qk_norm_rope_is_the_reference() {
 }
 
 #[test]
+fn qk_norm_rope_store_is_the_two_ops_bit_for_bit() {
+    // (tokens, query heads, kv heads, head_dim, rotary_dim)
+    let shapes = [
+        (0, 2, 1, 8, 8),
+        (1, 1, 1, 2, 2),
+        (5, 3, 1, 17, 6),
+        (7, 8, 2, 64, 32),
+        (40, 8, 4, 128, 128),
+        (3, 16, 8, 256, 64),
+    ];
+    for_each_device(|device, stream| {
+        for dtype in FLOATS {
+            for (t, hq, hkv, d, rotary) in shapes {
+                let mut rng = Rng::fresh((t * 1000 + d) as u64);
+                let (q, k) = (rng.floats(t * hq * d), rng.floats(t * hkv * d));
+                let v = rng.floats(t * hkv * d);
+                let (q_weight, k_weight) = (rng.floats(d), rng.floats(d));
+                let positions: Vec<i32> = (0..t).map(|_| rng.below(50) as i32).collect();
+                let cos_sin = rng.floats(50 * rotary);
+                let num_slots = t + 5;
+                let slots = &rng.permutation(num_slots)[..t];
+                for with_norm in [false, true] {
+                    // Fused, as two ops, or by the reference.
+                    let run = |device: &_, stream: Option<&_>, fused: bool| {
+                        let mut q = Array::new(device, dtype, [t, hq, d], 3, &q);
+                        let mut k = Array::new(device, dtype, [t, hkv, d], 5, &k);
+                        let v = Array::new(device, dtype, [t, hkv, d], 1, &v);
+                        let q_weight = Array::new(device, dtype, [d], 0, &q_weight);
+                        let k_weight = Array::new(device, dtype, [d], 0, &k_weight);
+                        let cos_sin = Array::new(device, DType::F32, [50, rotary], 0, &cos_sin);
+                        let (positions, slots) = (ids(device, &positions), ids(device, slots));
+                        let (positions, cos_sin) = (positions.view(), cos_sin.view());
+                        let norm = with_norm.then_some(QkNorm {
+                            q_weight: q_weight.view(),
+                            k_weight: k_weight.view(),
+                            eps: 1e-6,
+                        });
+                        let pool = [num_slots, hkv, d];
+                        let mut k_pool = Array::poisoned(device, dtype, pool, 0);
+                        let mut v_pool = Array::poisoned(device, dtype, pool, 0);
+                        let before = k.bits();
+                        let store = KvStore {
+                            v: v.view(),
+                            slots: slots.view(),
+                            k_pool: k_pool.view_mut(),
+                            v_pool: v_pool.view_mut(),
+                        };
+                        let a = q.view_mut();
+                        match (stream, fused) {
+                            (Some(s), true) => {
+                                let k = k.view();
+                                ops::qk_norm_rope_store(s, a, k, norm, positions, cos_sin, store)
+                            }
+                            (Some(s), false) => {
+                                let b = k.view_mut();
+                                ops::qk_norm_rope(s, a, b, norm, positions, cos_sin).unwrap();
+                                let KvStore { v, slots, k_pool, v_pool } = store;
+                                ops::store_kv(s, k.view(), v, slots, k_pool, v_pool)
+                            }
+                            (None, _) => reference::qk_norm_rope_store(
+                                a,
+                                k.view(),
+                                norm,
+                                positions,
+                                cos_sin,
+                                store,
+                            ),
+                        }
+                        .unwrap();
+                        assert!(!fused || k.bits() == before, "k is left as it was");
+                        (q, k_pool, v_pool)
+                    };
+                    let what = format!("t={t} d={d} norm={with_norm}, {dtype}");
+                    let got = run(device, Some(stream), true);
+                    let two = run(device, Some(stream), false);
+                    let want = run(&host(), None, true);
+                    for (got, two) in [(&got.0, &two.0), (&got.1, &two.1), (&got.2, &two.2)] {
+                        assert!(got.bits() == two.bits(), "{what}: fused and in two ops");
+                    }
+                    got.0.assert_close(&want.0, &format!("{what}: q"));
+                    got.1.assert_close(&want.1, &format!("{what}: keys"));
+                    assert!(got.2.bits() == want.2.bits(), "{what}: values");
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn silu_and_mul_is_the_reference() {
     for_each_device(|device, stream| {
         for dtype in FLOATS {
             for i in WIDTHS {
                 for t in ROWS {
-                    let mut rng = Rng((i * 100 + t) as u64);
+                    let mut rng = Rng::fresh((i * 100 + t) as u64);
                     let mut x: Vec<f32> = rng.floats(t * 2 * i).iter().map(|x| x * 20.0).collect();
                     if let Some(first) = x.first_mut() {
                         *first = -200.0; // exp(200) overflows; silu is then 0
@@ -201,7 +291,7 @@ fn sums_are_the_reference_bit_for_bit() {
         for dtype in FLOATS {
             for h in WIDTHS {
                 for t in ROWS {
-                    let mut rng = Rng((h * 100 + t) as u64);
+                    let mut rng = Rng::fresh((h * 100 + t) as u64);
                     let data: Vec<Vec<f32>> = (0..4).map(|_| rng.floats(t * h)).collect();
                     let run = |device: &_, stream: Option<&_>| {
                         let parts: Vec<Array> =

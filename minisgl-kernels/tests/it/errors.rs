@@ -5,7 +5,7 @@ use minisgl_kernels::ops::sampling::{self, ThresholdState};
 use minisgl_kernels::ops::{self, AttentionParams, PagedKv, VarlenBatch};
 use minisgl_kernels::{DType, Error, Stream, Tensor};
 
-use crate::support::{floats, for_each_device, ids};
+use crate::support::{floats, for_each_cpu, for_each_device, ids};
 
 fn message(result: Result<(), Error>) -> String {
     result.expect_err("it must be refused").to_string()
@@ -91,7 +91,7 @@ fn bad_scalars_are_named() {
 
 #[test]
 fn bad_indices_are_found_before_anything_is_written() {
-    for_each_device(|device, stream| {
+    for_each_cpu(|device, stream| {
         for bad in [-1, 4, i32::MAX, i32::MIN] {
             let slots = ids(device, &[0, bad]);
             let mut pools = [0, 1].map(|_| device.zeros(DType::F32, [4, 1, 2]).unwrap());
@@ -172,7 +172,7 @@ fn attend(stream: &Stream, case: &Attention) -> Result<(), Error> {
 
 #[test]
 fn attention_refuses_every_table_that_leads_outside() {
-    for_each_device(|_, stream| {
+    for_each_cpu(|_, stream| {
         attend(stream, &GOOD).unwrap();
         // The pool's end cuts the last page short; one position of it is in use.
         attend(stream, &Attention { kv_lens: [5, 7], ..GOOD }).unwrap();
@@ -211,7 +211,7 @@ fn attention_refuses_every_table_that_leads_outside() {
 
 #[test]
 fn the_threshold_search_refuses_unknown_modes_and_rounds() {
-    for_each_device(|device, stream| {
+    for_each_cpu(|device, stream| {
         let logits = device.zeros(DType::F32, [1, 4]).unwrap();
         let one = floats(device, &[1.0]);
         let mut hist = device.zeros(DType::F32, [1, 256]).unwrap();

@@ -12,7 +12,7 @@ fn embedding_of_a_shard_is_the_reference() {
     for_each_device(|device, stream| {
         for dtype in FLOATS {
             for (t, h) in ROWS.into_iter().flat_map(|t| WIDTHS.map(|h| (t, h))) {
-                let mut rng = Rng((t * 1000 + h) as u64);
+                let mut rng = Rng::fresh((t * 1000 + h) as u64);
                 let (first_id, v_local) = (100, 37);
                 let table = rng.floats(v_local * h);
                 // Below, inside and above the shard, and the extremes.
@@ -41,7 +41,7 @@ fn gather_rows_is_the_reference() {
     for_each_device(|device, stream| {
         for dtype in FLOATS {
             for (n, h) in ROWS.into_iter().flat_map(|n| WIDTHS.map(|h| (n, h))) {
-                let mut rng = Rng((n * 1000 + h) as u64);
+                let mut rng = Rng::fresh((n * 1000 + h) as u64);
                 let x = rng.floats(23 * h);
                 let indices: Vec<i32> = (0..n).map(|_| rng.below(23) as i32).collect();
                 let run = |device: &_, stream: Option<&_>| {
@@ -66,7 +66,7 @@ fn store_kv_is_the_reference_and_leaves_other_slots_alone() {
     for_each_device(|device, stream| {
         for dtype in FLOATS {
             for (t, d) in ROWS.into_iter().flat_map(|t| WIDTHS.map(|d| (t, d))) {
-                let mut rng = Rng((t * 1000 + d) as u64);
+                let mut rng = Rng::fresh((t * 1000 + d) as u64);
                 let (num_slots, num_kv_heads) = (t + 5, 2);
                 let (k, v) = (rng.floats(t * 2 * d), rng.floats(t * 2 * d));
                 let slots = &rng.permutation(num_slots)[..t];
@@ -95,7 +95,7 @@ fn store_kv_is_the_reference_and_leaves_other_slots_alone() {
 fn ids_gathered_from_where_they_were_scattered_are_the_same() {
     for_each_device(|device, stream| {
         for n in ROWS {
-            let mut rng = Rng(n as u64);
+            let mut rng = Rng::fresh(n as u64);
             let indices = &rng.permutation(n + 4)[..n];
             let values: Vec<i32> = (0..n).map(|_| rng.next() as i32).collect();
             let run = |device: &_, stream: Option<&_>| {

@@ -4,17 +4,18 @@ use minisgl_kernels::ops::moe;
 use minisgl_kernels::reference;
 use minisgl_kernels::{DType, Tensor};
 
-use crate::support::{Array, FLOATS, Rng, assert_close, for_each_device, host, ids};
+use crate::support::{Array, FLOATS, Rng, assert_close, for_each_cpu, for_each_device, host, ids};
 
 /// Tokens, experts, experts per token.
-const SHAPES: [(usize, usize, usize); 5] = [(0, 4, 2), (1, 1, 1), (3, 8, 2), (17, 60, 4), (70, 128, 8)];
+const SHAPES: [(usize, usize, usize); 5] =
+    [(0, 4, 2), (1, 1, 1), (3, 8, 2), (17, 60, 4), (70, 128, 8)];
 
 #[test]
 fn route_is_the_reference() {
     for_each_device(|device, stream| {
         for (t, e, k) in SHAPES {
             for normalize in [false, true] {
-                let mut rng = Rng((t * 1000 + e) as u64);
+                let mut rng = Rng::fresh((t * 1000 + e) as u64);
                 // Few distinct values, so that there are ties.
                 let logits: Vec<f32> =
                     (0..t * e).map(|_| rng.below(40) as f32 / 8.0 - 2.0).collect();
@@ -43,7 +44,7 @@ fn route_is_the_reference() {
 fn group_is_the_reference_and_its_inverse() {
     for_each_device(|device, stream| {
         for (t, e, k) in SHAPES {
-            let mut rng = Rng((t * 1000 + e) as u64);
+            let mut rng = Rng::fresh((t * 1000 + e) as u64);
             let experts: Vec<i32> = (0..t * k).map(|_| rng.below(e) as i32).collect();
             let run = |device: &_, stream: Option<&_>| {
                 let experts = ids(device, &experts);
@@ -53,9 +54,7 @@ fn group_is_the_reference_and_its_inverse() {
                 let mut offsets = ids(device, &vec![-1; e + 1]);
                 let rows = grouped_rows.view_mut().reshape([t, k]).unwrap();
                 match stream {
-                    Some(s) => {
-                        moe::group(s, experts, tokens.view_mut(), rows, offsets.view_mut())
-                    }
+                    Some(s) => moe::group(s, experts, tokens.view_mut(), rows, offsets.view_mut()),
                     None => reference::group(experts, tokens.view_mut(), rows, offsets.view_mut()),
                 }
                 .unwrap();
@@ -78,7 +77,7 @@ fn grouped_gemm_and_combine_are_the_reference() {
         for dtype in FLOATS {
             for (t, e, k) in SHAPES {
                 let (inner, n) = (37, 19);
-                let mut rng = Rng((t * 1000 + e) as u64);
+                let mut rng = Rng::fresh((t * 1000 + e) as u64);
                 let x = rng.floats(t * k * inner);
                 let w = rng.floats(e * n * inner);
                 let weights = rng.floats(t * k);
@@ -121,7 +120,7 @@ fn grouped_gemm_and_combine_are_the_reference() {
 
 #[test]
 fn bad_tables_are_refused() {
-    for_each_device(|device, stream| {
+    for_each_cpu(|device, stream| {
         let x = Array::new(device, DType::F32, [2, 4], 0, &[0.0; 8]);
         let w = Array::new(device, DType::F32, [2, 3, 4], 0, &[0.0; 24]);
         for offsets in [[0, 1, 3], [1, 1, 2], [0, 3, 2], [0, -1, 2], [0, 1, 1]] {

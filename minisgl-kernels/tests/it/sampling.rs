@@ -5,7 +5,7 @@ use minisgl_kernels::ops::sampling::{
     raise_threshold, sum_exp, sum_exp_above, threshold_histogram, threshold_refine, top_n, uniform,
     value_of,
 };
-use minisgl_kernels::{DType, Device, Stream, Tensor, reference};
+use minisgl_kernels::{DType, Device, Stream, Tensor, View, reference};
 
 use crate::support::{Array, Rng, assert_close, floats, for_each_device, host, ids};
 
@@ -30,7 +30,7 @@ fn argmax_is_the_reference_with_ties_and_broken_rows() {
     for_each_device(|device, stream| {
         for v in VOCABS {
             let n = 8;
-            let mut rng = Rng(v as u64);
+            let mut rng = Rng::fresh(v as u64);
             let mut x = logits(&mut rng, n, v);
             x[rng.below(v)] = f32::NAN;
             x[v + rng.below(v)] = f32::INFINITY;
@@ -63,7 +63,7 @@ fn top_n_is_the_reference() {
         for v in VOCABS {
             for c in [0, 1, 5, 20] {
                 let n = 3;
-                let mut x = logits(&mut Rng(v as u64), n, v);
+                let mut x = logits(&mut Rng::fresh(v as u64), n, v);
                 x[v / 2] = f32::NAN;
                 let run = |device: &Device, stream: Option<&Stream>| {
                     let logits = Array::new(device, DType::F32, [n, v], 1, &x);
@@ -88,7 +88,7 @@ fn sums_of_exponentials_are_the_reference() {
     for_each_device(|device, stream| {
         for v in VOCABS {
             let n = 3;
-            let x = logits(&mut Rng(v as u64), n, v);
+            let x = logits(&mut Rng::fresh(v as u64), n, v);
             let maxima: Vec<f32> = x.chunks(v).map(max_of).map(|m| m.max(-8.0)).collect();
             let inv_temperature = [0.5, 1.0, 3.0];
             let run = |device: &Device, stream: Option<&Stream>| {
@@ -164,7 +164,7 @@ fn sample_sharded(
 #[test]
 fn gumbel_argmax_is_the_reference_and_does_not_depend_on_sharding() {
     let (n, v) = (6, 9001);
-    let mut rng = Rng(4);
+    let mut rng = Rng::fresh(4);
     let mut x = logits(&mut rng, n, v);
     x[rng.below(v)] = f32::NAN;
     let inv_t = [1.0, 0.1, 1.0, 2.0, 100.0, 1.0];
@@ -247,6 +247,19 @@ fn keys_order_floats_and_decode() {
     assert!((0.0..1.0).contains(&uniform(0, 0, 0)));
 }
 
+/// A copy of a vector where the reference can read it.
+fn on_host(view: View<'_>, stream: &Stream) -> Tensor {
+    let (host, n) = (host(), view.num_elements());
+    if view.dtype() == DType::I32 {
+        let mut values = vec![0i32; n];
+        stream.download(view, &mut values).unwrap();
+        return ids(&host, &values);
+    }
+    let mut values = vec![0f32; n];
+    stream.download(view, &mut values).unwrap();
+    floats(&host, &values)
+}
+
 /// Runs the whole search over shards of the logits and returns the thresholds.
 fn search(
     stream: &Stream,
@@ -259,8 +272,13 @@ fn search(
     let device = stream.device();
     let (n, v) = (modes.len(), shards.iter().sum());
     let maxima: Vec<f32> = x.chunks(v).map(max_of).collect();
+    let modes: Vec<i32> = modes.iter().map(|&mode| mode as i32).collect();
+    let host = host();
+    let (host_maxima, host_inv_t) = (floats(&host, &maxima), floats(&host, &vec![inv_t; n]));
+    let (host_mode, host_logits) =
+        (ids(&host, &modes), Array::new(&host, DType::F32, [n, v], 0, x));
     let (maxima, inv_t) = (floats(device, &maxima), floats(device, &vec![inv_t; n]));
-    let mode = ids(device, &modes.iter().map(|&mode| mode as i32).collect::<Vec<_>>());
+    let mode = ids(device, &modes);
     let (mut prefix, mut remaining) = (ids(device, &vec![0; n]), floats(device, targets));
     let logits = Array::new(device, DType::F32, [n, v], 1, x);
     let mut threshold = floats(device, &vec![f32::NEG_INFINITY; n]);
@@ -279,7 +297,16 @@ fn search(
             threshold_histogram(stream, shard, m, i, &state, round, hist.view_mut()).unwrap();
 
             // The reference gives the same histogram.
-            let mut want = Array::poisoned(device, DType::F32, [n, NUM_BINS], 0);
+            let mut want = Array::poisoned(&host, DType::F32, [n, NUM_BINS], 0);
+            let [mut prefix, mut remaining] = [state.prefix.as_view(), state.remaining.as_view()]
+                .map(|view| on_host(view, stream));
+            let state = ThresholdState {
+                mode: host_mode.view(),
+                prefix: prefix.view_mut(),
+                remaining: remaining.view_mut(),
+            };
+            let shard = host_logits.view().columns(first..first + width).unwrap();
+            let (m, i) = (host_maxima.view(), host_inv_t.view());
             reference::threshold_histogram(shard, m, i, &state, round, want.view_mut()).unwrap();
             hist.assert_close(&want, "histogram");
             for (total, part) in total.iter_mut().zip(hist.values()) {
@@ -288,24 +315,19 @@ fn search(
             first += width;
         }
         let hist = Array::new(device, DType::F32, [n, NUM_BINS], 0, &total);
-        let before = (state.prefix.as_view(), state.remaining.as_view());
-        let before = [before.0, before.1].map(|view| {
-            let mut copy = device.zeros(view.dtype(), view.shape()).unwrap();
-            minisgl_kernels::ops::copy(stream, view, copy.view_mut()).unwrap();
-            copy
-        });
+        let [mut prefix, mut remaining] =
+            [state.prefix.as_view(), state.remaining.as_view()].map(|view| on_host(view, stream));
         threshold_refine(stream, hist.view(), &mut state, round).unwrap();
-        let [mut prefix, mut remaining] = before;
+        let hist = Array::new(&host, DType::F32, [n, NUM_BINS], 0, &total);
         let mut want = ThresholdState {
-            mode: mode.view(),
+            mode: host_mode.view(),
             prefix: prefix.view_mut(),
             remaining: remaining.view_mut(),
         };
         reference::threshold_refine(hist.view(), &mut want, round).unwrap();
-        let mut bits = [vec![0; n], vec![0; n]];
-        stream.download(state.prefix.as_view(), &mut bits[0]).unwrap();
-        stream.download(want.prefix.as_view(), &mut bits[1]).unwrap();
-        assert_eq!(bits[0], bits[1], "refine");
+        let mut bits = vec![0; n];
+        stream.download(state.prefix.as_view(), &mut bits).unwrap();
+        assert_eq!(bits, prefix.to_vec::<i32>().unwrap(), "refine");
     }
     raise_threshold(stream, &state, threshold.view_mut()).unwrap();
     threshold.to_vec().unwrap()
@@ -315,7 +337,7 @@ fn search(
 fn the_threshold_of_a_count_is_the_kth_largest() {
     for_each_device(|_, stream| {
         for v in [1usize, 17, 5000] {
-            let mut rng = Rng(v as u64);
+            let mut rng = Rng::fresh(v as u64);
             let counts = [1, 2, v.div_ceil(3), v, v + 10, 7];
             let x = logits(&mut rng, counts.len(), v);
             let mut modes = [ThresholdMode::Count; 6];
@@ -342,7 +364,7 @@ fn the_threshold_of_a_mass_keeps_just_enough() {
         for v in [1usize, 17, 5000] {
             let inv_t = 0.7f32;
             let tops = [0.1, 0.5, 0.9, 0.999, 1.0];
-            let mut rng = Rng(v as u64);
+            let mut rng = Rng::fresh(v as u64);
             let x: Vec<f32> = rng.floats(tops.len() * v).iter().map(|x| x * 9.0).collect();
             let mass = |row: &[f32], x: f32| f64::from((x - max_of(row)) * inv_t).exp();
             let total = |row: &[f32]| row.iter().map(|&x| mass(row, x)).sum::<f64>();

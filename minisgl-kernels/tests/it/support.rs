@@ -1,16 +1,71 @@
 //! Devices under test, arrays with gaps, and their comparison.
 
+use std::env;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use half::bf16;
+use minisgl_kernels::cuda::{CudaLibraries, LibrarySearch};
 use minisgl_kernels::{DType, Device, InstructionSet, Shape, Stream, Tensor, View, ViewMut};
 
-use crate::tolerance::tolerance;
+use crate::tolerance::{attention_tolerance, tolerance};
 
 pub(crate) const FLOATS: [DType; 2] = [DType::F32, DType::Bf16];
 
 /// Every device that must agree with the reference. A new one is one more line.
 pub(crate) fn devices() -> Vec<Device> {
+    let mut devices = cpus();
+    devices.extend(gpu().cloned());
+    devices
+}
+
+/// The first GPU, if `MINISGL_TEST_CUDA` is 1; then one must be there, with the kernels library
+/// (which `MINISGL_KERNELS` may name), or the test fails.
+pub(crate) fn gpu() -> Option<&'static Device> {
+    static GPU: OnceLock<Option<Device>> = OnceLock::new();
+    let gpu = GPU.get_or_init(|| {
+        if env::var_os("MINISGL_TEST_CUDA").is_none_or(|value| value != "1") {
+            return None;
+        }
+        let path = |name| env::var_os(name).map(PathBuf::from);
+        let prefixes = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(path);
+        let system = ["/usr/local", "/usr"].map(PathBuf::from);
+        let search = LibrarySearch {
+            python_prefixes: prefixes.chain(system).collect(),
+            nccl: None,
+            kernels: path("MINISGL_KERNELS"),
+        };
+        let libraries = CudaLibraries::load(&search).expect("MINISGL_TEST_CUDA asks for a GPU");
+        Some(Device::cuda(0, &libraries).expect("MINISGL_TEST_CUDA asks for a GPU"))
+    });
+    gpu.as_ref()
+}
+
+/// The GPU, if there is one to test. If not, that is printed.
+#[expect(clippy::print_stdout, reason = "a test that did not run says so")]
+pub(crate) fn gpu_or_skip(test: &str) -> Option<&'static Device> {
+    let gpu = gpu();
+    if gpu.is_none() {
+        println!("{test}: skipped, since MINISGL_TEST_CUDA is not 1");
+    }
+    gpu
+}
+
+/// One test at a time uses the GPU: reading a tensor waits for everybody's work, which a graph that
+/// is being captured forbids.
+pub(crate) fn gpu_turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn is_gpu(device: &Device) -> bool {
+    matches!(device, Device::Cuda(_))
+}
+
+/// Every instruction set, with one thread and with several.
+pub(crate) fn cpus() -> Vec<Device> {
     let mut devices = Vec::new();
     for set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
         devices.extend([1, 3].map(|n| Device::cpu_with(threads(n), set).unwrap()));
@@ -28,18 +83,44 @@ pub(crate) fn threads(n: usize) -> NonZeroUsize {
 }
 
 /// Runs `test` with a stream of each device.
-#[expect(clippy::print_stdout, reason = "shown if a test fails: on which device")]
 pub(crate) fn for_each_device(test: impl Fn(&Device, &Stream)) {
-    for device in devices() {
-        println!("on {}", device.description());
+    for_each(devices(), test);
+}
+
+/// Runs `test` with a stream of each CPU device: for what no GPU promises.
+pub(crate) fn for_each_cpu(test: impl Fn(&Device, &Stream)) {
+    for_each(cpus(), test);
+}
+
+#[expect(clippy::print_stdout, reason = "shown if a test fails: on which device, with what data")]
+fn for_each(devices: Vec<Device>, test: impl Fn(&Device, &Stream)) {
+    for device in devices {
+        println!("on {}, MINISGL_TEST_SEED={}", device.description(), salt());
+        let _turn = is_gpu(&device).then(gpu_turn);
         test(&device, &device.new_stream().unwrap());
     }
 }
 
-/// A small generator (SplitMix64), so that tests are the same on every run.
+/// What makes the data of a run its own. `MINISGL_TEST_SEED`, or else the time if a GPU is tested,
+/// or else 0: a gate must not fail by chance.
+fn salt() -> u64 {
+    static SALT: OnceLock<u64> = OnceLock::new();
+    *SALT.get_or_init(|| match env::var("MINISGL_TEST_SEED") {
+        Ok(seed) => seed.parse().expect("MINISGL_TEST_SEED is a number"),
+        Err(_) if gpu().is_none() => 0,
+        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
+    })
+}
+
+/// A small generator (SplitMix64), so that tests are the same on every run with the same salt.
 pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
+    /// A generator whose data differ from run to run, if the run has a salt.
+    pub(crate) fn fresh(seed: u64) -> Self {
+        Self(seed ^ salt().wrapping_mul(0x2545_f491_4f6c_dd1d))
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -148,6 +229,21 @@ impl Array {
 
     pub(crate) fn assert_close(&self, want: &Self, what: &str) {
         assert_close(self.tensor.dtype(), &self.values(), &want.values(), what);
+    }
+
+    pub(crate) fn assert_close_attention(&self, want: &Self, what: &str) {
+        assert_close_attention(self.tensor.dtype(), &self.values(), &want.values(), what);
+    }
+}
+
+/// As [`assert_close`], but for attention, where a GPU's tensor cores take the weights in bf16:
+/// every element may differ, by what the rounding of the weights makes.
+pub(crate) fn assert_close_attention(dtype: DType, got: &[f32], want: &[f32], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let (absolute, relative) = attention_tolerance(dtype);
+    for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
+        let close = (got - want).abs() <= absolute + relative * want.abs();
+        assert!(close, "{what}, {dtype}: element {i} is {got}, the reference has {want}");
     }
 }
 

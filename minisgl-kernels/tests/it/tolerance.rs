@@ -24,3 +24,13 @@ pub(crate) fn tolerance(dtype: DType) -> Tolerance {
         DType::I32 | DType::U64 => Tolerance { absolute: 0.0, relative: 0.0, inexact: 0.0 },
     }
 }
+
+/// For attention with the weights of the values rounded to T: absolute and relative. Values are in
+/// `-1..1` and weights sum to 1, so a weight's relative error of 2⁻⁹ makes at most that in the sum;
+/// the sum is rounded once more.
+pub(crate) fn attention_tolerance(dtype: DType) -> (f32, f32) {
+    match dtype {
+        DType::Bf16 => (1.0 / 128.0, 2.0 / 128.0),
+        _ => (2e-5, 2e-5),
+    }
+}

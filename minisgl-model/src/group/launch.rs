@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use minisgl_cache::{KvLayout, KvPool};
 use minisgl_comm::{AbortHandle, Communicator, SingleRank, ThreadRank, thread_group};
 use minisgl_kernels::convert::CheckpointDType;
+use minisgl_kernels::cuda::{CudaLibraries, LibrarySearch};
 use minisgl_kernels::{DType, Device};
 use minisgl_sched::SchedulerConfig;
 
@@ -139,7 +140,8 @@ impl RankGroup {
 fn devices(options: &EngineOptions) -> Result<Vec<Device>, ModelError> {
     let tp_size = options.local_ranks()?.len();
     if options.device == DeviceChoice::Cuda {
-        return (0..tp_size).map(|rank| Ok(Device::cuda(rank)?)).collect();
+        let libraries = CudaLibraries::load(&LibrarySearch::default())?;
+        return (0..tp_size).map(|rank| Ok(Device::cuda(rank, &libraries)?)).collect();
     }
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let threads = options.cpu_threads.unwrap_or(cores).get() / tp_size;

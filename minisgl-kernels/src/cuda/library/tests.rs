@@ -47,7 +47,7 @@ fn a_file_that_is_no_library_is_named_only_if_the_user_named_it() {
     fs::create_dir_all(&folder).unwrap();
     let file = folder.join("libnccl.so.2");
     fs::write(&file, b"not a library").unwrap();
-    let search = LibrarySearch { python_prefixes: vec![prefix.0.clone()], nccl: None };
+    let search = LibrarySearch { python_prefixes: vec![prefix.0.clone()], ..Default::default() };
     let found = find(&NCCL, None, &search);
     assert!(found.as_ref().is_ok_and(|info| info.path.as_ref() != Some(&file)) || found.is_err());
     let refused = find(&NCCL, Some(&file), &search).unwrap_err();

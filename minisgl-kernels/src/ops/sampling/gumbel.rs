@@ -3,7 +3,7 @@
 //! Never knows: where seeds come from.
 
 use crate::ops::check::Check;
-use crate::{DType, Error, Stream, View, ViewMut, cpu, random};
+use crate::{DType, Error, Stream, View, ViewMut, cpu, cuda, random};
 
 /// The uniform variate of one token at one position, in `[2⁻³¹, 1 - 2⁻²⁴]`.
 ///
@@ -65,7 +65,19 @@ pub fn gumbel_argmax(
             out_value,
             out_id,
         ),
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => {
+            let places = (seeds, positions);
+            cuda::ops::gumbel_argmax(
+                stream,
+                logits,
+                inv_temperature,
+                threshold,
+                places,
+                first_id,
+                out_value,
+                out_id,
+            )
+        }?,
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Never knows: how their results are combined over shards.
 
 use crate::ops::check::Check;
-use crate::{DType, Error, Stream, View, ViewMut, cpu};
+use crate::{DType, Error, Stream, View, ViewMut, cpu, cuda};
 
 /// The largest logit of each row and its id; the lowest id among equals.
 ///
@@ -24,7 +24,7 @@ pub fn argmax(
         Stream::Cpu(stream) => {
             cpu::sampling::argmax(stream.cpu(), logits, first_id, out_value, out_id);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::argmax(stream, logits, first_id, out_value, out_id)?,
     }
     Ok(())
 }
@@ -62,7 +62,9 @@ pub fn sum_exp(
         Stream::Cpu(stream) => {
             cpu::sampling::sum_exp(stream.cpu(), logits, row_max, inv_temperature, None, out);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => {
+            cuda::ops::sum_exp(stream, logits, row_max, inv_temperature, None, out)?
+        }
     }
     Ok(())
 }
@@ -87,7 +89,9 @@ pub fn sum_exp_above(
         Stream::Cpu(stream) => {
             cpu::sampling::sum_exp(stream.cpu(), logits, row_max, inv_temperature, threshold, out);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => {
+            cuda::ops::sum_exp(stream, logits, row_max, inv_temperature, threshold, out)?
+        }
     }
     Ok(())
 }
@@ -130,7 +134,7 @@ pub fn top_n(
         Stream::Cpu(stream) => {
             cpu::sampling::top_n(stream.cpu(), logits, first_id, out_values, out_ids);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::top_n(stream, logits, first_id, out_values, out_ids)?,
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Never knows: `k` or `p` as such; a row has a target, which is a count or a probability mass.
 
 use crate::ops::check::Check;
-use crate::{DType, Error, Stream, View, ViewMut, cpu};
+use crate::{DType, Error, Stream, View, ViewMut, cpu, cuda};
 
 /// How many rounds fix a whole key: one per byte.
 pub const ROUNDS: usize = 4;
@@ -88,7 +88,15 @@ pub fn threshold_histogram(
                 hist,
             );
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::threshold_histogram(
+            stream,
+            logits,
+            row_max,
+            inv_temperature,
+            state,
+            round,
+            hist,
+        )?,
     }
     Ok(())
 }
@@ -134,7 +142,7 @@ pub fn threshold_refine(
             check_modes("threshold_refine", state)?;
             cpu::sampling::threshold_refine(hist, state, round);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::threshold_refine(stream, hist, state, round)?,
     }
     Ok(())
 }
@@ -170,7 +178,7 @@ pub fn raise_threshold(
             check_modes("raise_threshold", state)?;
             cpu::sampling::raise_threshold(state, threshold);
         }
-        Stream::Cuda(never) => match *never {},
+        Stream::Cuda(stream) => cuda::ops::raise_threshold(stream, state, threshold)?,
     }
     Ok(())
 }

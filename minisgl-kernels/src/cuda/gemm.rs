@@ -1,0 +1,143 @@
+//! Matrix multiplication by cuBLASLt, with descriptors and algorithms kept.
+//!
+//! Never knows: what the weights project.
+//!
+//! cuBLASLt counts in columns: our row-major `out [m, n]` is its `[n, m]`, so `out = x · wᵀ` is its
+//! `D = Aᵀ · B` with `A = w` (`[k, n]` in columns) and `B = x` (`[k, m]`), and the bias, one value
+//! per output feature, is one per row of `D`, as its epilogue wants it.
+
+mod plan;
+mod tune;
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+
+use cudarc::cublaslt::result::CublasError;
+use cudarc::cublaslt::{result, sys};
+
+use super::call::Call;
+use super::stream::CudaStream;
+use crate::ops::tuning::GemmShape;
+use crate::{DType, Error, View, ViewMut};
+use plan::{Key, Plan};
+
+pub(crate) use tune::{load, save, tune};
+
+/// Of addresses: what the widest loads of a kernel need. More makes no difference to it.
+const MAX_ALIGNMENT: usize = 16;
+
+/// What all streams of a device share.
+#[derive(Default)]
+pub(super) struct Gemms {
+    handle: Option<Handle>,
+    plans: HashMap<Key, Plan>,
+    /// Algorithms measured to be the best, by what they compute.
+    tuned: HashMap<GemmShape, sys::cublasLtMatmulAlgo_t>,
+}
+
+/// Of cuBLASLt; usable from every thread.
+struct Handle(sys::cublasLtHandle_t);
+
+// SAFETY: cuBLASLt's handles may be used from every thread.
+unsafe impl Send for Handle {}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: `handle` created it, and the plans do not use it.
+        let _ = unsafe { result::destroy_handle(self.0) };
+    }
+}
+
+/// A call to cuBLASLt failed.
+fn failed(error: CublasError) -> Error {
+    Error::Device { call: "gemm", message: format!("cuBLASLt answers {error}") }
+}
+
+impl Gemms {
+    /// The library's handle. The device's context is current.
+    fn handle(&mut self) -> Result<sys::cublasLtHandle_t, Error> {
+        if let Some(handle) = &self.handle {
+            return Ok(handle.0);
+        }
+        let handle = Handle(result::create_handle().map_err(failed)?);
+        Ok(self.handle.insert(handle).0)
+    }
+}
+
+/// The addresses of a multiplication.
+#[derive(Clone, Copy)]
+struct Operands {
+    x: *const c_void,
+    w: *const c_void,
+    bias: *const c_void,
+    out: *mut c_void,
+}
+
+pub(crate) fn gemm(
+    stream: &CudaStream,
+    x: View<'_>,
+    w: View<'_>,
+    bias: Option<View<'_>>,
+    mut out: ViewMut<'_>,
+) -> Result<(), Error> {
+    let call = Call::new("gemm", stream)?;
+    let [x_rows, w_rows] = [call.rows("x", x)?, call.rows("w", w)?];
+    let out_rows = call.rows_mut("out", &mut out)?;
+    let bias_address = match bias {
+        Some(bias) => call.address("bias", bias)?,
+        None => std::ptr::null(),
+    };
+    let (m, n, k) = (x_rows.rows as usize, w_rows.rows as usize, x_rows.row_len as usize);
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    let (dtype, out_dtype) = (x.dtype(), out.dtype());
+    if k == 0 {
+        call.zero(out_rows, out_dtype)?;
+        return match bias {
+            Some(_) => call.add_bias(dtype, bias_address, out_dtype, out_rows),
+            None => Ok(()),
+        };
+    }
+    // The epilogue adds a bias of the output's type only.
+    let fused = bias.is_some() && dtype == out_dtype;
+    let shape = GemmShape { m, n, k, dtype, out_dtype, bias: fused };
+    let operands = Operands {
+        x: x_rows.data,
+        w: w_rows.data,
+        bias: if fused { bias_address } else { std::ptr::null() },
+        out: out_rows.data,
+    };
+    let alignment = [operands.x, operands.w, operands.bias, operands.out.cast_const()]
+        .into_iter()
+        .filter(|address| !address.is_null())
+        .map(|address| 1 << (address.addr() | MAX_ALIGNMENT).trailing_zeros())
+        .min()
+        .unwrap_or(MAX_ALIGNMENT);
+    let strides = [x_rows.stride, w_rows.stride, out_rows.stride];
+    let key = Key { shape, strides, alignment };
+    let workspace = stream.workspace()?;
+    let mut gemms = stream.device().gemms();
+    let handle = gemms.handle()?;
+    let Gemms { plans, tuned, .. } = &mut *gemms;
+    let plan = match plans.entry(key) {
+        std::collections::hash_map::Entry::Occupied(plan) => plan.into_mut(),
+        std::collections::hash_map::Entry::Vacant(empty) => {
+            let tuned = tuned.get(&shape).filter(|_| alignment == MAX_ALIGNMENT);
+            empty.insert(Plan::new(handle, &key, workspace.1, tuned)?)
+        }
+    };
+    plan.run(handle, operands, workspace, stream)?;
+    drop(gemms);
+    if bias.is_some() && !fused {
+        return call.add_bias(dtype, bias_address, out_dtype, out_rows);
+    }
+    Ok(())
+}
+
+fn data_type(dtype: DType) -> sys::cudaDataType {
+    match dtype {
+        DType::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
+        _ => sys::cudaDataType_t::CUDA_R_32F,
+    }
+}

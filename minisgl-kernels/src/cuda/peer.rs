@@ -1,0 +1,206 @@
+//! Sums over GPUs of this process through memory that each of them reads from the others.
+//!
+//! Never knows: what is summed, or how ranks find each other; they are threads of one process and
+//! hand their [`PeerMemory`] around.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use cudarc::driver::sys::{self as driver, CUresult};
+
+use super::call::{Call, code};
+use super::device::{CudaDevice, failed};
+use super::memory::{CudaBuffer, Pinned};
+use super::sys;
+use crate::ops::check::check_float_rows;
+use crate::{Device, Error, Stream, ViewMut};
+
+const OP: &str = "peer_all_reduce";
+
+/// The most ranks of a [`PeerGroup`].
+pub const MAX_PEERS: usize = sys::MAX_PEERS;
+
+/// What the other ranks read of one rank: staged data, and flags that say when it is there.
+pub struct PeerMemory {
+    device: CudaDevice,
+    staging: CudaBuffer,
+    flags: CudaBuffer,
+}
+
+impl PeerMemory {
+    /// Zeroed memory on `device` for sums of up to `staging_bytes`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] on the CPU, [`Error::OutOfMemory`] if there is not so much.
+    pub fn new(device: &Device, staging_bytes: usize) -> Result<Self, Error> {
+        let Device::Cuda(device) = device else {
+            let text = "sums through peer memory need GPUs";
+            return Err(Error::Unavailable(text.to_owned()));
+        };
+        // SAFETY: it only computes.
+        let flag_bytes = unsafe { (device.kernels().functions.msgl_peer_flag_bytes)() };
+        let flag_bytes = usize::try_from(flag_bytes).unwrap_or(0);
+        Ok(Self {
+            device: device.clone(),
+            staging: CudaBuffer::zeroed(device, staging_bytes)?,
+            flags: CudaBuffer::zeroed(device, flag_bytes)?,
+        })
+    }
+}
+
+/// Lets kernels that wait for other ranks give up.
+pub struct AbortFlag {
+    memory: Pinned,
+}
+
+impl AbortFlag {
+    /// Not raised. `device` is any of the group's.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] on the CPU, [`Error::Device`] if the driver refuses.
+    pub fn new(device: &Device) -> Result<Self, Error> {
+        let Device::Cuda(device) = device else {
+            let text = "sums through peer memory need GPUs";
+            return Err(Error::Unavailable(text.to_owned()));
+        };
+        Ok(Self { memory: Pinned::zeroed(device, size_of::<AtomicU32>())? })
+    }
+
+    fn flag(&self) -> &AtomicU32 {
+        // SAFETY: the memory is aligned, zeroed and large enough, lives as long as `self`, and is
+        // written atomically by the host and only read by GPUs.
+        unsafe { AtomicU32::from_ptr(self.memory.address().cast()) }
+    }
+
+    /// Makes every waiting kernel of the group give up, now and later.
+    pub fn raise(&self) {
+        self.flag().store(1, Ordering::SeqCst);
+    }
+
+    /// Whether somebody gave up the group.
+    pub fn is_raised(&self) -> bool {
+        self.flag().load(Ordering::SeqCst) != 0
+    }
+}
+
+/// How a sum is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum PeerAlgorithm {
+    /// Every rank reads everything of everybody: for small data.
+    OneShot = 1,
+    /// Every rank sums its part, then reads the other parts: for large data.
+    TwoShot = 2,
+}
+
+/// One rank's view of the group. Cloning shares the memory.
+#[derive(Clone)]
+pub struct PeerGroup {
+    rank: usize,
+    members: Vec<Arc<PeerMemory>>,
+    abort: Arc<AbortFlag>,
+    staging_bytes: usize,
+}
+
+impl PeerGroup {
+    /// Rank `rank` of the group of `members`, which are in the order of ranks and the same for all.
+    /// Lets the rank's GPU read the others' memory.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if there are too many members, no such rank, or if a GPU cannot read
+    /// another's memory; [`Error::Device`] if the driver refuses.
+    pub fn connect(
+        rank: usize,
+        members: Vec<Arc<PeerMemory>>,
+        abort: Arc<AbortFlag>,
+    ) -> Result<Self, Error> {
+        let Some(own) = members.get(rank).filter(|_| members.len() <= MAX_PEERS) else {
+            let (size, most) = (members.len(), MAX_PEERS);
+            let text = format!("rank {rank} of {size}: a group has up to {most} ranks");
+            return Err(Error::Unavailable(text));
+        };
+        for member in &members {
+            enable_access(&own.device, &member.device)?;
+        }
+        let staging_bytes = members.iter().map(|m| m.staging.bytes()).min().unwrap_or(0);
+        Ok(Self { rank, members, abort, staging_bytes })
+    }
+
+    /// The most bytes of one sum.
+    pub fn max_bytes(&self) -> usize {
+        self.staging_bytes
+    }
+
+    /// Replaces `data` (f32 or bf16, contiguous, at most [`PeerGroup::max_bytes`]) by the sum over
+    /// the ranks, added in f32 in the order of ranks and rounded once. Every rank must call it with
+    /// the same size and algorithm, in the same order. Can be captured in a graph, which the group
+    /// must then outlive.
+    ///
+    /// # Errors
+    /// [`Error::DType`], [`Error::Layout`] or [`Error::Length`] if `data` does not fit,
+    /// [`Error::Unavailable`] for a stream of the CPU.
+    pub fn all_reduce(
+        &self,
+        stream: &Stream,
+        mut data: ViewMut<'_>,
+        algorithm: PeerAlgorithm,
+    ) -> Result<(), Error> {
+        check_float_rows(OP, "data", data.as_view())?;
+        let Stream::Cuda(stream) = stream else {
+            let text = "sums through peer memory need GPUs";
+            return Err(Error::Unavailable(text.to_owned()));
+        };
+        let bytes = data.num_elements() * data.dtype().size_bytes();
+        if bytes > self.staging_bytes {
+            let (got, expected) = (bytes, self.staging_bytes);
+            return Err(Error::Length { op: OP, got, expected, unit: "bytes" });
+        }
+        let call = Call::new(OP, stream)?;
+        call.address("data", data.as_view())?;
+        let address = call.dense("data", data.reborrow().as_view())?.cast_mut();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let mut peers = sys::Peers {
+            rank: self.rank as i32,
+            world_size: self.members.len() as i32,
+            staging: [std::ptr::null_mut(); MAX_PEERS],
+            flags: [std::ptr::null_mut(); MAX_PEERS],
+            staging_bytes: self.staging_bytes as i64,
+            abort_flag: std::ptr::without_provenance_mut(
+                self.abort.memory.device_address()? as usize
+            ),
+        };
+        for (i, member) in self.members.iter().enumerate() {
+            peers.staging[i] = member.staging.address().cast();
+            peers.flags[i] = member.flags.address().cast();
+        }
+        let (dtype, n) = (code(data.dtype()), data.num_elements() as i64);
+        let all_reduce = call.functions().msgl_peer_all_reduce;
+        // SAFETY: `data` is contiguous memory of the stream's device; the members' memory lives
+        // as long as `self`, is large enough, and may be read from this device.
+        call.done(unsafe { all_reduce(&peers, dtype, address, n, algorithm as i32, call.stream()) })
+    }
+}
+
+/// Lets kernels on `reader` read memory of `owner`.
+fn enable_access(reader: &CudaDevice, owner: &CudaDevice) -> Result<(), Error> {
+    if reader.ordinal() == owner.ordinal() {
+        return Ok(());
+    }
+    let mut can = 0;
+    // SAFETY: both devices are the driver's; one integer is written.
+    let status =
+        unsafe { driver::cuDeviceCanAccessPeer(&mut can, reader.handle(), owner.handle()) };
+    status.result().map_err(failed("asking for peer access"))?;
+    if can == 0 {
+        let (a, b) = (reader.description(), owner.description());
+        return Err(Error::Unavailable(format!("{a} cannot read the memory of {b}")));
+    }
+    reader.make_current()?;
+    // SAFETY: the context of `owner` is retained by it.
+    match unsafe { driver::cuCtxEnablePeerAccess(owner.context(), 0) } {
+        CUresult::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED => Ok(()),
+        status => status.result().map_err(failed("enabling peer access")),
+    }
+}

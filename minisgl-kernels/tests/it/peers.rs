@@ -1,0 +1,68 @@
+//! Sums over ranks through peer memory. Ranks may share a GPU, so one is enough.
+
+use std::sync::Arc;
+
+use minisgl_kernels::cuda::{AbortFlag, PeerAlgorithm, PeerGroup, PeerMemory};
+use minisgl_kernels::{DType, Error, Tensor};
+
+use crate::support::{Array, FLOATS, Rng, gpu_or_skip, gpu_turn, host};
+
+#[test]
+fn the_cpu_has_no_peer_memory() {
+    assert!(matches!(PeerMemory::new(&host(), 1024), Err(Error::Unavailable(_))));
+    assert!(matches!(AbortFlag::new(&host()), Err(Error::Unavailable(_))));
+}
+
+#[test]
+fn sums_are_those_of_the_ranks_in_order() {
+    let Some(device) = gpu_or_skip("sums over peers") else { return };
+    let _turn = gpu_turn();
+    for world_size in [1usize, 2, 4] {
+        let members: Vec<_> =
+            (0..world_size).map(|_| Arc::new(PeerMemory::new(device, 1 << 20).unwrap())).collect();
+        let abort = Arc::new(AbortFlag::new(device).unwrap());
+        let groups: Vec<_> = (0..world_size)
+            .map(|rank| PeerGroup::connect(rank, members.clone(), abort.clone()).unwrap())
+            .collect();
+        let streams: Vec<_> = groups.iter().map(|_| device.new_stream().unwrap()).collect();
+        for dtype in FLOATS {
+            for n in [1usize, 7, 1024, 33_333] {
+                for algorithm in [PeerAlgorithm::OneShot, PeerAlgorithm::TwoShot] {
+                    let mut rng = Rng::fresh((n * world_size) as u64);
+                    let inputs: Vec<_> = groups.iter().map(|_| rng.floats(n)).collect();
+                    let mut data: Vec<_> =
+                        inputs.iter().map(|x| Array::new(device, dtype, [n], 0, x)).collect();
+                    for ((group, stream), data) in groups.iter().zip(&streams).zip(&mut data) {
+                        group.all_reduce(stream, data.view_mut(), algorithm).unwrap();
+                    }
+                    streams.iter().for_each(|stream| stream.synchronize().unwrap());
+                    let host = host();
+                    let parts: Vec<_> =
+                        inputs.iter().map(|x| Array::new(&host, dtype, [n], 0, x)).collect();
+                    let views: Vec<_> = parts.iter().map(Array::view).collect();
+                    let mut want = Array::poisoned(&host, dtype, [n], 0);
+                    minisgl_kernels::reference::reduce_sum(&views, want.view_mut()).unwrap();
+                    for data in &data {
+                        let what = format!("{n} over {world_size}, {algorithm:?}, {dtype}");
+                        assert!(data.bits() == want.bits(), "{what}");
+                    }
+                }
+            }
+        }
+        assert!(!abort.is_raised());
+        let mut large = device.zeros(DType::F32, [(1 << 18) + 1]).unwrap();
+        let refused = groups[0].all_reduce(&streams[0], large.view_mut(), PeerAlgorithm::OneShot);
+        assert!(matches!(refused, Err(Error::Length { .. })));
+        if world_size > 1 {
+            // A rank that nobody answers gives up when the group is aborted.
+            let mut alone = Tensor::from_slice(device, [4], &[1.0f32; 4]).unwrap();
+            groups[0].all_reduce(&streams[0], alone.view_mut(), PeerAlgorithm::OneShot).unwrap();
+            abort.raise();
+            streams[0].synchronize().unwrap();
+            assert!(abort.is_raised());
+        }
+    }
+    let few = vec![Arc::new(PeerMemory::new(device, 64).unwrap())];
+    let abort = Arc::new(AbortFlag::new(device).unwrap());
+    assert!(matches!(PeerGroup::connect(1, few, abort), Err(Error::Unavailable(_))));
+}
