@@ -56,6 +56,80 @@ pub enum CommError {
         /// The number of ranks.
         world_size: usize,
     },
+    /// Numbers of nodes that make no sense.
+    #[error(
+        "node {node} of {num_nodes} makes no sense: there are 2 to {max} nodes, counted from 0"
+    )]
+    Nodes {
+        /// Nodes in all.
+        num_nodes: usize,
+        /// This node's number.
+        node: usize,
+        /// The most nodes there can be.
+        max: usize,
+    },
+    /// Node 0 cannot listen.
+    #[error("node 0 cannot listen on {address} for the other nodes: {source}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Node 0 cannot be reached.
+    #[error("node 0 cannot be reached at {address} within {seconds} s: {source}")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// How long it was tried.
+        seconds: f64,
+        /// What came of the last try.
+        source: std::io::Error,
+    },
+    /// Some nodes did not come in time.
+    #[error("{nodes} (of {num_nodes} nodes) did not come to {address} within {seconds} s{hint}")]
+    Missing {
+        /// Which ones.
+        nodes: String,
+        /// Nodes in all.
+        num_nodes: usize,
+        /// Where node 0 waited.
+        address: String,
+        /// How long.
+        seconds: f64,
+        /// Who came but was turned away, if anybody.
+        hint: String,
+    },
+    /// A node was started differently from node 0.
+    #[error("{problem}")]
+    Mismatch {
+        /// Which node, and all that differs.
+        problem: String,
+    },
+    /// Node 0 does not want this node.
+    #[error("node 0 at {address} refuses this node: {reason}")]
+    Refused {
+        /// Where node 0 is.
+        address: String,
+        /// What it says.
+        reason: String,
+    },
+    /// Who is at node 0's address does not know the secret of this node.
+    #[error(
+        "who listens at {address} does not know this node's secret: it must be the same on all"
+    )]
+    Secret {
+        /// The address.
+        address: String,
+    },
+    /// Another node is gone, or sends what makes no sense.
+    #[error("node {node}: {problem}")]
+    Node {
+        /// Which one.
+        node: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// An op on this rank's own arrays failed: a layout it cannot use, or no memory for staging.
     #[error(transparent)]
     Kernel(#[from] minisgl_kernels::Error),

@@ -5,13 +5,14 @@
 //! A group of ranks computes one model together: each rank holds a shard of the weights, and where
 //! a layer needs the whole of something, all ranks call the same collective of [`Communicator`].
 //! [`SingleRank`] is a group of one; [`thread_group`] makes a group of ranks in this process, one
-//! per thread.
+//! per thread; [`nodes::Node`] joins those of several processes.
 //!
 //! # Reading order
 //! 1. [`Communicator`]: what every kind of rank can do, and what callers must keep to.
 //! 2. `rendezvous`: where ranks wait for each other, compare their calls and learn of an abort.
 //! 3. [`ThreadRank`]: the collectives over shared memory.
 //! 4. `staging` and `blocks`: the buffers they use, and how large arrays are cut to fit.
+//! 5. [`nodes`]: groups over several processes.
 //!
 //! **Invariants:** every rank gets the same bits, and they do not depend on who arrived when. No
 //! rank waits for ever for one that failed, panicked, left, or called something else: the group is
@@ -46,6 +47,7 @@ mod blocks;
 mod call;
 mod communicator;
 mod error;
+pub mod nodes;
 mod rendezvous;
 mod single;
 mod staging;

@@ -3,7 +3,9 @@
 //!
 //! Never knows: what is exchanged there.
 
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::CommError;
 use crate::call::Call;
@@ -11,10 +13,16 @@ use crate::call::Call;
 /// The meeting point of a fixed number of ranks, used again and again.
 pub(crate) struct Rendezvous {
     world_size: usize,
+    /// What messages call rank 0.
+    first_rank: usize,
     state: Mutex<State>,
     // Signalled when `generation` or `abort_reason` changes.
     changed: Condvar,
+    /// Called once, after the abort; empty from then on.
+    hooks: Mutex<Vec<Hook>>,
 }
+
+type Hook = Box<dyn FnOnce(&str) + Send>;
 
 struct State {
     /// How often all ranks have met.
@@ -36,9 +44,10 @@ impl State {
 }
 
 impl Rendezvous {
-    pub(crate) fn new(world_size: usize) -> Self {
+    pub(crate) fn new(world_size: usize, first_rank: usize) -> Self {
         let state = State { generation: 0, num_arrived: 0, first: None, abort_reason: None };
-        Self { world_size, state: Mutex::new(state), changed: Condvar::new() }
+        let hooks = Mutex::default();
+        Self { world_size, first_rank, state: Mutex::new(state), changed: Condvar::new(), hooks }
     }
 
     /// Waits until every rank has come for `call`. What the ranks did before is visible to all of
@@ -51,9 +60,13 @@ impl Rendezvous {
         let mut state = self.lock();
         let (first_rank, first_call) = *state.first.get_or_insert((rank, call));
         if first_call != call {
+            let [rank, first_rank] = [rank, first_rank].map(|rank| self.first_rank + rank);
             let reason =
                 format!("rank {rank} called {call}, but rank {first_rank} called {first_call}");
             self.abort_locked(&mut state, &reason);
+            drop(state);
+            self.run_hooks();
+            return self.check();
         }
         state.check()?;
         state.num_arrived += 1;
@@ -82,6 +95,36 @@ impl Rendezvous {
     /// Fails every rank that waits and every later meeting. The first reason stays.
     pub(crate) fn abort(&self, reason: &str) {
         self.abort_locked(&mut self.lock(), reason);
+        self.run_hooks();
+    }
+
+    /// Why the group was aborted, if it was.
+    pub(crate) fn abort_reason(&self) -> Option<Arc<str>> {
+        self.lock().abort_reason.clone()
+    }
+
+    /// Waits for an abort, but not for long.
+    pub(crate) fn abort_reason_within(&self, time: Duration) -> Option<Arc<str>> {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), time, |state| state.abort_reason.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.abort_reason.clone()
+    }
+
+    /// Calls `hook` with the reason once the group is aborted; at once if it is already.
+    pub(crate) fn on_abort(&self, hook: Hook) {
+        self.hooks.lock().unwrap_or_else(PoisonError::into_inner).push(hook);
+        // An abort that came before, or meanwhile, may have missed it.
+        self.run_hooks();
+    }
+
+    /// Calls the hooks if the group is aborted. Holds no lock while it does, since a hook may abort.
+    fn run_hooks(&self) {
+        if let Some(reason) = self.abort_reason() {
+            let hooks =
+                std::mem::take(&mut *self.hooks.lock().unwrap_or_else(PoisonError::into_inner));
+            hooks.into_iter().for_each(|hook| hook(&reason));
+        }
     }
 
     /// Passes on `result` of rank `rank`, after aborting the group if it is a failure.
@@ -92,7 +135,7 @@ impl Rendezvous {
     ) -> Result<(), CommError> {
         match &result {
             Ok(()) | Err(CommError::Aborted { .. }) => {}
-            Err(error) => self.abort(&format!("rank {rank}: {error}")),
+            Err(error) => self.abort(&format!("rank {}: {error}", self.first_rank + rank)),
         }
         result
     }
@@ -125,6 +168,28 @@ impl AbortHandle {
     /// As [`Communicator::abort`](crate::Communicator::abort). Never blocks for long.
     pub fn abort(&self, reason: &str) {
         self.rendezvous.abort(reason);
+    }
+
+    /// Why the group was aborted, if it was.
+    pub fn reason(&self) -> Option<Arc<str>> {
+        self.rendezvous.abort_reason()
+    }
+
+    /// Why the group was aborted; waits for it, but not for long.
+    pub(crate) fn reason_within(&self, time: Duration) -> Option<Arc<str>> {
+        self.rendezvous.abort_reason_within(time)
+    }
+
+    /// Calls `hook` with the reason, once, when the group is aborted; at once if it has been. It is
+    /// called by whoever aborts, so it must not wait for a rank.
+    pub fn on_abort(&self, hook: impl FnOnce(&str) + Send + 'static) {
+        self.rendezvous.on_abort(Box::new(hook));
+    }
+}
+
+impl fmt::Debug for AbortHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AbortHandle").field("reason", &self.reason()).finish()
     }
 }
 

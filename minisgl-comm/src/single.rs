@@ -20,7 +20,7 @@ pub struct SingleRank {
 impl SingleRank {
     /// A group of one.
     pub fn new() -> Self {
-        Self { rendezvous: Arc::new(Rendezvous::new(1)) }
+        Self { rendezvous: Arc::new(Rendezvous::new(1, 0)) }
     }
 
     /// Aborts this group from anywhere.

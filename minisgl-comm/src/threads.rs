@@ -37,7 +37,7 @@ use crate::{AbortHandle, CommError, Communicator};
 
 /// Largest block: small enough that what the ranks stage stays in the processor's caches from one
 /// step of a round to the next, large enough that copying it outweighs the meetings.
-const BLOCK_BYTES: usize = 512 << 10;
+pub(crate) const BLOCK_BYTES: usize = 512 << 10;
 
 /// From this size on a block is summed in shares: a second meeting costs less than reading the
 /// inputs of all ranks on every rank. (`benches/collectives.rs` is how both were chosen.)
@@ -54,11 +54,21 @@ const SHARE_FROM_BYTES: usize = 32 << 10;
 /// # Errors
 /// [`CommError::WorldSize`] if `world_size` is 0.
 pub fn thread_group(world_size: usize) -> Result<Vec<ThreadRank>, CommError> {
+    local_group(world_size, 0)
+}
+
+/// As [`thread_group`], for ranks that are part of a larger group, where they have the numbers
+/// `first_rank..`; messages name them by these.
+pub(crate) fn local_group(
+    world_size: usize,
+    first_rank: usize,
+) -> Result<Vec<ThreadRank>, CommError> {
     if world_size == 0 {
         return Err(CommError::WorldSize { world_size });
     }
     let group = Arc::new(Group {
-        rendezvous: Arc::new(Rendezvous::new(world_size)),
+        first_rank,
+        rendezvous: Arc::new(Rendezvous::new(world_size, first_rank)),
         members: (0..world_size).map(|_| Member::default()).collect(),
     });
     let rank = |rank| ThreadRank { rank, group: group.clone(), round: Cell::new(0) };
@@ -77,6 +87,8 @@ pub struct ThreadRank {
 }
 
 struct Group {
+    /// What messages call the first rank.
+    first_rank: usize,
     rendezvous: Arc<Rendezvous>,
     members: Vec<Member>,
 }
@@ -95,16 +107,16 @@ impl ThreadRank {
     }
 
     /// An error of this rank's own leaves the others waiting for it, so it ends the group.
-    fn or_abort(&self, result: Result<(), CommError>) -> Result<(), CommError> {
+    pub(crate) fn or_abort(&self, result: Result<(), CommError>) -> Result<(), CommError> {
         self.group.rendezvous.abort_on_error(self.rank, result)
     }
 
-    fn meet(&self, call: Call) -> Result<(), CommError> {
+    pub(crate) fn meet(&self, call: Call) -> Result<(), CommError> {
         self.group.rendezvous.meet(self.rank, call)
     }
 
     /// Begins a round, unless the group is aborted; says which of the two inputs it uses.
-    fn begin_round(&self) -> Result<usize, CommError> {
+    pub(crate) fn begin_round(&self) -> Result<usize, CommError> {
         self.group.rendezvous.check()?;
         let round = self.round.get();
         self.round.set(round.wrapping_add(1));
@@ -112,15 +124,30 @@ impl ThreadRank {
     }
 
     /// Step 1 of a round: shows `block` to the others in this rank's input `index`.
-    fn stage(&self, stream: &Stream, index: usize, block: View<'_>) -> Result<(), CommError> {
+    pub(crate) fn stage(
+        &self,
+        stream: &Stream,
+        index: usize,
+        block: View<'_>,
+    ) -> Result<(), CommError> {
         let mut input = write(&self.group.members[self.rank].inputs[index]);
         let room = input.room(stream.device(), block.dtype(), dims(block))?;
         Ok(ops::copy(stream, block, room)?)
     }
 
     /// The inputs `index` of all ranks, in their order.
-    fn inputs(&self, index: usize) -> Vec<RwLockReadGuard<'_, Staging>> {
+    pub(crate) fn inputs(&self, index: usize) -> Vec<RwLockReadGuard<'_, Staging>> {
         self.group.members.iter().map(|member| read(&member.inputs[index])).collect()
+    }
+
+    /// The first rank's output: for the first rank to fill, between two meetings.
+    pub(crate) fn write_shared_output(&self) -> RwLockWriteGuard<'_, Staging> {
+        write(&self.group.members[0].output)
+    }
+
+    /// The first rank's output: for all ranks to read, after the second meeting.
+    pub(crate) fn shared_output(&self) -> RwLockReadGuard<'_, Staging> {
+        read(&self.group.members[0].output)
     }
 
     fn try_all_reduce(&self, stream: &Stream, data: ViewMut<'_>) -> Result<(), CommError> {
@@ -287,7 +314,7 @@ impl Communicator for ThreadRank {
 impl Drop for ThreadRank {
     fn drop(&mut self) {
         let what = if std::thread::panicking() { "panicked" } else { "left the group" };
-        self.abort(&format!("rank {} {what}", self.rank));
+        self.abort(&format!("rank {} {what}", self.group.first_rank + self.rank));
     }
 }
 

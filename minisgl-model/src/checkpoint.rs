@@ -1,6 +1,8 @@
 //! Where a model's files come from: a folder in the Hugging Face layout, or bytes in the program.
 //! Knows file names and sizes, not what is in them.
 
+mod fingerprint;
+
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;

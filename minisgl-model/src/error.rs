@@ -125,6 +125,12 @@ pub enum ModelError {
         /// What it said.
         message: String,
     },
+    /// Another node has left in good order.
+    #[error("node {node} has left")]
+    NodeLeft {
+        /// Which one.
+        node: usize,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread for rank {rank}: {source}")]
     Thread {

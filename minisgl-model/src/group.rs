@@ -1,19 +1,24 @@
-//! All ranks of one process: one thread each, fed by a channel with the batch of every step.
-//! Implements the scheduler's [`Executor`]. If one rank fails, all do, at once and for good.
+//! All ranks: those of this process, one thread each, fed by a channel with the batch of every step;
+//! and those of other nodes, which get the plan. Implements the scheduler's [`Executor`]. If one rank
+//! fails, all do, at once and for good.
 //!
 //! Never knows requests; it passes plans down and samples up.
 
 mod launch;
+mod nodes;
 mod placement;
+mod wire;
 mod worker;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::thread::JoinHandle;
 
+use minisgl_comm::AbortHandle;
 use minisgl_sched::{Executor, SchedulerConfig, StepId, StepOutput, StepPlan, Ticket};
 
+use self::nodes::OtherNodes;
 pub(crate) use self::placement::devices;
 use self::worker::{Report, Work};
 use crate::ModelError;
@@ -79,6 +84,8 @@ pub struct RankGroup {
     workers: Vec<Worker>,
     reports: Receiver<Report>,
     in_flight: VecDeque<StepId>,
+    abort: AbortHandle,
+    nodes: Option<OtherNodes>,
     /// Why the group is gone.
     broken: Option<(usize, String)>,
 }
@@ -95,6 +102,11 @@ impl RankGroup {
         &self.limits
     }
 
+    /// Ends the group from anywhere: for a watchdog.
+    pub fn abort_handle(&self) -> AbortHandle {
+        self.abort.clone()
+    }
+
     /// The next report that is not about loading; the first failure breaks the group.
     fn next_samples(&mut self) -> Result<StepOutput, ModelError> {
         if self.broken.is_none() {
@@ -106,6 +118,12 @@ impl RankGroup {
             };
         }
         Err(self.failure())
+    }
+
+    /// Breaks the group for what `error` says, unless it is broken.
+    fn fail(&mut self, rank: usize, error: &str) -> ModelError {
+        self.broken.get_or_insert_with(|| (rank, error.to_owned()));
+        self.failure()
     }
 
     fn failure(&self) -> ModelError {
@@ -120,6 +138,12 @@ impl Executor for RankGroup {
     fn submit(&mut self, plan: Arc<StepPlan>) -> Result<Ticket, ModelError> {
         if self.broken.is_some() {
             return Err(self.failure());
+        }
+        if let Some(Err(error)) = self.nodes.as_ref().map(|nodes| nodes.submit(&plan)) {
+            // That the link is gone may be but the echo of what a rank has reported.
+            self.abort.abort(&error.to_string());
+            self.check()?;
+            return Err(self.fail(0, &error.to_string()));
         }
         let batch = Arc::new(self.builder.build(&plan));
         for worker in &self.workers {
@@ -141,10 +165,37 @@ impl Executor for RankGroup {
         assert_eq!(self.in_flight.pop_front(), Some(ticket.0), "steps are waited for in order");
         self.next_samples()
     }
+
+    fn on_failure(&mut self, notify: Box<dyn FnOnce() + Send>) {
+        self.abort.on_abort(move |_| notify());
+    }
+
+    fn check(&mut self) -> Result<(), ModelError> {
+        while self.broken.is_none() {
+            match self.reports.try_recv() {
+                Ok(Report::Failed { rank, error }) => {
+                    return Err(self.fail(rank, &error.to_string()));
+                }
+                Ok(Report::Loaded(_) | Report::Ready { .. } | Report::Sampled(_)) => {}
+                Err(TryRecvError::Disconnected) => return Err(self.fail(0, "all ranks are gone")),
+                Err(TryRecvError::Empty) => match self.abort.reason() {
+                    Some(reason) => return Err(self.fail(0, &reason)),
+                    None => return Ok(()),
+                },
+            }
+        }
+        Err(self.failure())
+    }
 }
 
 impl Drop for RankGroup {
     fn drop(&mut self) {
+        // The other nodes are to hear of a failure, not of a leave.
+        if let Some((_, reason)) = &self.broken {
+            self.abort.abort(reason);
+        }
+        // Goodbyes come first: after them, that ranks leave is no failure to other nodes.
+        self.nodes = None;
         for worker in &mut self.workers {
             worker.work = None; // The end of the channel is the end of the thread.
         }

@@ -41,6 +41,8 @@ pub use config::ModelConfig;
 pub use doctor::{Finding, doctor};
 pub use error::ModelError;
 pub use group::{EngineLimits, LaunchObserver, RankGroup};
+pub use minisgl_comm::AbortHandle;
+pub use minisgl_comm::nodes::{NodeConfig, Secret};
 pub use minisgl_kernels::cuda::LibrarySearch;
 pub use options::{AttentionChoice, DTypeChoice, DeviceChoice, EngineOptions};
 pub use presets::preset;

@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use minisgl_comm::nodes::NodeConfig;
 use minisgl_kernels::cuda::LibrarySearch;
 use minisgl_sched::{CacheKind, PageSize};
+
+use crate::ModelError;
 
 /// See the fields.
 #[derive(Clone, Debug)]
@@ -21,8 +25,10 @@ pub struct EngineOptions {
     pub libraries: LibrarySearch,
     /// CPU threads in all, shared out over the ranks; all cores if not given.
     pub cpu_threads: Option<NonZeroUsize>,
-    /// Tensor-parallel ranks.
+    /// Tensor-parallel ranks, over all nodes.
     pub tp_size: NonZeroUsize,
+    /// The other processes that have ranks, if there are any; each has the same number.
+    pub nodes: Option<NodeConfig>,
     /// Element type of weights, activations and KV.
     pub dtype: DTypeChoice,
     /// Attention kernels.
@@ -57,6 +63,7 @@ impl Default for EngineOptions {
             libraries: LibrarySearch::default(),
             cpu_threads: None,
             tp_size: NonZeroUsize::MIN,
+            nodes: None,
             dtype: DTypeChoice::Auto,
             attention: AttentionChoice::AUTO,
             page_size: PageSize::new(1).expect("1 is a page size"),
@@ -69,6 +76,25 @@ impl Default for EngineOptions {
             cuda_graph_max_bs: None,
             dummy_weights: false,
         }
+    }
+}
+
+impl EngineOptions {
+    /// The ranks of this process.
+    ///
+    /// # Errors
+    /// [`ModelError::Option`] if the ranks cannot be shared out evenly.
+    pub fn local_ranks(&self) -> Result<Range<usize>, ModelError> {
+        let tp_size = self.tp_size.get();
+        let Some(nodes) = &self.nodes else { return Ok(0..tp_size) };
+        let num_nodes = nodes.num_nodes.max(1);
+        if !tp_size.is_multiple_of(num_nodes) {
+            let problem =
+                format!("{num_nodes} is not allowed with --tp {tp_size}: it must divide it");
+            return Err(ModelError::Option { option: "--nnodes", problem });
+        }
+        let count = tp_size / num_nodes;
+        Ok(nodes.node * count..(nodes.node + 1) * count)
     }
 }
 

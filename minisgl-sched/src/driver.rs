@@ -76,6 +76,19 @@ impl<E: Executor> Driver<E> {
         }
     }
 
+    /// See [`Executor::on_failure`].
+    pub fn on_failure(&mut self, notify: Box<dyn FnOnce() + Send>) {
+        self.executor.on_failure(notify);
+    }
+
+    /// Asks the executor how it is, unless a step is in flight, which will say.
+    ///
+    /// # Errors
+    /// The executor's error; it is broken then: call [`Driver::fail_all`].
+    pub fn check(&mut self) -> Result<(), E::Error> {
+        if self.in_flight.is_some() { Ok(()) } else { self.executor.check() }
+    }
+
     /// Ends every open request with an error, after the executor broke.
     pub fn fail_all(&mut self, reason: &str) -> Vec<Event> {
         self.in_flight = None;

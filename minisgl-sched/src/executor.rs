@@ -25,4 +25,18 @@ pub trait Executor {
     /// # Errors
     /// If the executor broke.
     fn wait(&mut self, ticket: Ticket) -> Result<StepOutput, Self::Error>;
+
+    /// Calls `notify`, from whatever thread, when the executor breaks while nobody waits for a step,
+    /// if it can notice that by itself; perhaps also when it breaks otherwise, or is dropped.
+    fn on_failure(&mut self, notify: Box<dyn FnOnce() + Send>) {
+        drop(notify);
+    }
+
+    /// Whether steps can still be run. Only asked when none is in flight.
+    ///
+    /// # Errors
+    /// If the executor broke.
+    fn check(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
 }

@@ -1,6 +1,8 @@
 //! The command line as it is typed: names, help and defaults. What the values mean, and which go
 //! together, is in [`crate::config`].
 
+pub(crate) mod nodes;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -8,6 +10,8 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use minisgl_model::{AttentionChoice, DTypeChoice, DeviceChoice};
 use minisgl_sched::CacheKind;
+
+use self::nodes::NodeArgs;
 
 const ABOUT: &str = "Serves a large language model with an OpenAI-compatible API.
 
@@ -19,6 +23,8 @@ const EXAMPLES: &str = "Examples:
   minisgl --shell                                talk to it in the terminal
   minisgl --model ./Qwen3-0.6B --port 8000       a model folder as downloaded from Hugging Face
   minisgl --model ./Qwen3-32B --tp 4             on four ranks
+  minisgl --model ./Qwen3-32B --tp 8 --nnodes 2 --node-rank 0 --dist-init-addr 10.0.0.1:20000
+                                                 on two machines; --node-rank 1 on the other
   minisgl doctor                                 what this machine has, and what is missing
 
   curl http://127.0.0.1:1919/v1/chat/completions -H 'Content-Type: application/json' \\
@@ -128,7 +134,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, help_heading = "Model")]
     pub(crate) dummy_weight: bool,
 
-    /// Tensor-parallel ranks: GPUs, or groups of threads on the CPU
+    /// Tensor-parallel ranks, over all nodes: GPUs, or groups of threads on the CPU
     #[arg(
         long = "tensor-parallel-size",
         visible_aliases = ["tp-size", "tp"],
@@ -158,6 +164,9 @@ pub(crate) struct ServeArgs {
     /// The largest batch of decodes that is captured as a CUDA graph; 0 for none
     #[arg(long, visible_alias = "graph", value_name = "N", help_heading = "Machine")]
     pub(crate) cuda_graph_max_bs: Option<usize>,
+
+    #[command(flatten)]
+    pub(crate) nodes: NodeArgs,
 
     /// The share of free memory for weights and KV pages, more than 0 and at most 1
     #[arg(long, value_name = "SHARE", help_heading = "Memory")]

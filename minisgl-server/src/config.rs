@@ -1,6 +1,8 @@
 //! The command line checked and lowered: what to serve and how, with nothing left to decide.
 //! Never knows flags' names, but in messages.
 
+mod nodes;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,6 +41,14 @@ pub(crate) struct ModelArg {
 pub(crate) enum Mode {
     Serve(ServeConfig),
     Shell(ShellConfig),
+    /// Be a node other than node 0.
+    Follow(FollowConfig),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct FollowConfig {
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) restart_on_failure: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +69,7 @@ pub(crate) struct ServeConfig {
     pub(crate) max_queued_requests: usize,
     pub(crate) max_body_bytes: usize,
     pub(crate) shutdown_timeout: Duration,
+    pub(crate) restart_on_failure: bool,
 }
 
 impl Config {
@@ -87,7 +98,18 @@ impl Config {
             "the API key must not be empty: leave out --api-key (and MINISGL_API_KEY) for none"
         );
         let page_size = PageSize::new(args.page_size)?;
-        let mode = if args.shell {
+        let nodes = nodes::node_config(&args.nodes)?;
+        let restart_on_failure = args.nodes.restart_on_failure;
+        let shutdown_timeout = Duration::from_secs(args.shutdown_timeout);
+        let mode = if args.nodes.node_rank > 0 {
+            ensure!(
+                !args.shell,
+                "--shell with --node-rank {}: talk to node 0",
+                args.nodes.node_rank
+            );
+            Mode::Follow(FollowConfig { shutdown_timeout, restart_on_failure })
+        } else if args.shell {
+            ensure!(!restart_on_failure, "--restart-on-failure is for the server, not for --shell");
             ensure!(!args.dummy_weight, "--shell with --dummy-weight: there is nothing to talk to");
             ensure!(args.shell_max_tokens > 0, "--shell-max-tokens 0 leaves no room for an answer");
             Mode::Shell(ShellConfig {
@@ -104,7 +126,8 @@ impl Config {
                 num_tokenizers: args.num_tokenizer.max(1),
                 max_queued_requests: args.max_queued_requests,
                 max_body_bytes: args.max_body_bytes,
-                shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
+                shutdown_timeout,
+                restart_on_failure,
             })
         };
         Ok(Self {
@@ -117,6 +140,7 @@ impl Config {
                 libraries: library_search(),
                 cpu_threads: args.cpu_threads,
                 tp_size: args.tp_size,
+                nodes,
                 dtype: args.dtype,
                 attention: args.attention_backend,
                 page_size,

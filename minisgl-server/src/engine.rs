@@ -16,12 +16,12 @@ mod thread;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc as std_mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 use std::{io, panic};
 
 use minisgl_sched::{Driver, Event, Executor, FinishReason, Request, RequestId, Stats};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::submission::{Submission, Update};
 
@@ -42,10 +42,10 @@ impl EngineConfig {
     pub const DEFAULT_STEP_TIMEOUT: Duration = Duration::from_secs(300);
 }
 
-/// A handle of the engine thread.
+/// A handle of the engine thread, or of the one that has taken its place.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    current: Arc<RwLock<Arc<Shared>>>,
 }
 
 /// How the thread is.
@@ -94,6 +94,8 @@ struct Shared {
     started: Instant,
     /// When the current step began, in milliseconds after `started`, plus one; 0 between steps.
     step_began: AtomicU64,
+    /// Whether the thread has dropped the driver, and with it what executes the steps.
+    released: watch::Sender<bool>,
 }
 
 /// Where the events of one request go, and its index among the requests of one call.
@@ -107,6 +109,8 @@ struct Route {
 enum Command {
     Submit(Request),
     Abort(RequestId),
+    /// Ask the executor how it is: it may have broken while it had nothing to do.
+    Check,
     Stop,
 }
 
@@ -119,12 +123,15 @@ enum Command {
 /// # Panics
 /// If called outside of a Tokio runtime.
 pub fn start<E: Executor + Send + 'static>(
-    driver: Driver<E>,
+    mut driver: Driver<E>,
     config: EngineConfig,
 ) -> io::Result<(Engine, oneshot::Receiver<Option<Arc<str>>>)> {
     let (commands, received_commands) = std_mpsc::channel();
     let (batches, received_batches) = mpsc::channel(MAX_BATCHES);
     let (ended, has_ended) = oneshot::channel();
+    let check: std_mpsc::Sender<Command> = commands.clone();
+    // If nobody receives it, the thread has ended.
+    driver.on_failure(Box::new(move || drop(check.send(Command::Check))));
     let shared = Arc::new(Shared {
         commands,
         routes: Mutex::new(Some(HashMap::new())),
@@ -136,6 +143,7 @@ pub fn start<E: Executor + Send + 'static>(
         stats: Mutex::new(driver.stats()),
         started: Instant::now(),
         step_began: AtomicU64::new(0),
+        released: watch::Sender::new(false),
     });
     let for_thread = shared.clone();
     let body = move || {
@@ -155,10 +163,13 @@ pub fn start<E: Executor + Send + 'static>(
         drop(batches);
         // Nobody may be waiting for the end.
         let _ = ended.send(failure);
+        // This may take as long as the ranks take to notice.
+        drop(driver);
+        for_thread.released.send_replace(true);
     };
     std::thread::Builder::new().name("engine".to_owned()).spawn(body)?;
     tokio::spawn(route(received_batches, shared.clone()));
-    Ok((Engine { shared }, has_ended))
+    Ok((Engine { current: Arc::new(RwLock::new(shared)) }, has_ended))
 }
 
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
@@ -210,62 +221,81 @@ impl Shared {
 }
 
 impl Engine {
+    fn shared(&self) -> Arc<Shared> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes this handle and all its clones handles of `other`'s thread. What was opened before stays
+    /// with the old one.
+    pub fn replace_by(&self, other: &Engine) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = other.shared();
+    }
+
+    /// Waits until the thread has ended and let go of what executes the steps.
+    pub async fn released(&self) {
+        let mut released = self.shared().released.subscribe();
+        // An error means that whoever could say it is gone.
+        let _ = released.wait_for(|released| *released).await;
+    }
+
     /// Reserves room for `count` requests.
     ///
     /// # Errors
     /// [`Refusal`], before any work is done for the requests.
     pub fn open(&self, count: usize) -> Result<Submission, Refusal> {
-        if self.shared.failure.get().is_some() {
+        let shared = self.shared();
+        if shared.failure.get().is_some() {
             return Err(Refusal::Failed);
         }
-        if self.shared.draining.load(Ordering::Acquire) {
+        if shared.draining.load(Ordering::Acquire) {
             return Err(Refusal::Draining);
         }
-        let max = self.shared.config.max_open_requests;
+        let max = shared.config.max_open_requests;
         let more = |open: usize| open.checked_add(count).filter(|open| *open <= max);
-        match self.shared.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
-            Ok(_) => Ok(Submission::new(self.clone(), count)),
+        match shared.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
+            Ok(_) => Ok(Submission::new(shared, count)),
             Err(open) => Err(Refusal::QueueFull { open, max }),
         }
     }
 
     /// How many requests may be open at a time.
     pub fn max_open_requests(&self) -> usize {
-        self.shared.config.max_open_requests
+        self.shared().config.max_open_requests
     }
 
     /// How many are open: what was reserved and not yet given back.
     pub fn open_requests(&self) -> usize {
-        self.shared.open.load(Ordering::Acquire)
+        self.shared().open.load(Ordering::Acquire)
     }
 
     /// The scheduler's counts after the last step.
     pub fn stats(&self) -> Stats {
-        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.shared().stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How the thread is. Costs nothing.
     pub fn health(&self) -> Health {
-        if let Some(reason) = self.shared.failure.get() {
+        let shared = self.shared();
+        if let Some(reason) = shared.failure.get() {
             return Health::Failed(reason.clone());
         }
-        let began = self.shared.step_began.load(Ordering::Acquire);
-        let timeout = self.shared.config.step_timeout.as_millis() as u64;
-        if began != 0 && self.shared.now().saturating_sub(began) > timeout {
+        let began = shared.step_began.load(Ordering::Acquire);
+        let timeout = shared.config.step_timeout.as_millis() as u64;
+        if began != 0 && shared.now().saturating_sub(began) > timeout {
             return Health::Stalled;
         }
-        if self.shared.draining.load(Ordering::Acquire) { Health::Draining } else { Health::Ready }
+        if shared.draining.load(Ordering::Acquire) { Health::Draining } else { Health::Ready }
     }
 
     /// Takes no more requests from now on.
     pub fn drain(&self) {
-        self.shared.draining.store(true, Ordering::Release);
+        self.shared().draining.store(true, Ordering::Release);
     }
 
     /// Ends the thread after the step it is at; requests still open end with an abort.
     pub fn stop(&self) {
         self.drain();
         // If nobody receives it, the thread has ended.
-        let _ = self.shared.commands.send(Command::Stop);
+        let _ = self.shared().commands.send(Command::Stop);
     }
 }

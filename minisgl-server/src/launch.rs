@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow};
 use minisgl_model::{EngineLimits, RankGroup};
 use minisgl_sched::{Driver, Scheduler};
 use minisgl_server::api::{Api, ApiOptions};
@@ -19,9 +19,13 @@ use tokio::sync::{oneshot, watch};
 use crate::config::{Config, ServeConfig};
 use crate::logging::LoadProgress;
 use crate::model_source::resolve_model;
+use crate::restarts::Restarts;
 
 /// Threads of the network side: detokenizing and writing take little, computing takes the rest.
 const MAX_NETWORK_THREADS: usize = 4;
+
+/// How long the ranks may take to end, once they are told to.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long answers may take to reach their clients after the engine has failed.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -75,14 +79,7 @@ fn start_and_serve(runtime: &Runtime, config: &Config, serve: &ServeConfig) -> R
     log_limits(config, serve, group.limits(), &name);
 
     let _in_runtime = runtime.enter();
-    let max_running = group.limits().scheduler.max_running_requests;
-    let scheduler = Scheduler::new(group.limits().scheduler)?;
-    let driver = Driver::new(scheduler, group, config.overlap);
-    let limits = EngineConfig {
-        max_open_requests: max_running.saturating_add(serve.max_queued_requests),
-        step_timeout: EngineConfig::DEFAULT_STEP_TIMEOUT,
-    };
-    let (engine, ended) = engine::start(driver, limits)?;
+    let (engine, ended) = start_engine(group, config, serve)?;
     let options = ApiOptions {
         model_name: name,
         api_key: serve.api_key.clone(),
@@ -98,46 +95,102 @@ fn start_and_serve(runtime: &Runtime, config: &Config, serve: &ServeConfig) -> R
     tracing::info!("API server is ready to serve on {}:{port}", serve.host);
 
     runtime.block_on(async {
-        let result = supervise(&engine, ended, signals, serve.shutdown_timeout).await;
+        let mut supervisor = Supervisor { engine, config, serve, signals };
+        let result = supervisor.run(ended).await;
         stop.send_replace(true);
         serving.await?;
         result
     })
 }
 
-/// Waits until the engine fails, or until a signal has been followed.
-async fn supervise(
-    engine: &Engine,
-    mut ended: oneshot::Receiver<Option<Arc<str>>>,
-    mut signals: Signals,
-    shutdown_timeout: Duration,
-) -> Result<()> {
-    tokio::select! {
-        failure = &mut ended => return report(engine, failure.ok().flatten()).await,
-        () = signals.next() => {}
-    }
-    engine.drain();
-    let open = engine.open_requests();
-    let seconds = shutdown_timeout.as_secs();
-    tracing::info!(
-        "Shutting down: {open} requests may finish within {seconds} s; once more to stop at once"
-    );
-    let result = tokio::select! {
-        failure = &mut ended => return report(engine, failure.ok().flatten()).await,
-        () = signals.next() => "Stopping at once",
-        () = tokio::time::sleep(shutdown_timeout) => "Stopping: the time is up",
-        () = all_closed(engine) => "Stopping: all requests are finished",
+/// What becomes ready when the engine has ended.
+type Ended = oneshot::Receiver<Option<Arc<str>>>;
+
+fn start_engine(group: RankGroup, config: &Config, serve: &ServeConfig) -> Result<(Engine, Ended)> {
+    let max_running = group.limits().scheduler.max_running_requests;
+    let scheduler = Scheduler::new(group.limits().scheduler)?;
+    let driver = Driver::new(scheduler, group, config.overlap);
+    let limits = EngineConfig {
+        max_open_requests: max_running.saturating_add(serve.max_queued_requests),
+        step_timeout: EngineConfig::DEFAULT_STEP_TIMEOUT,
     };
-    tracing::info!("{result}");
-    engine.stop();
-    // What was still open is told so.
-    let _ = tokio::time::timeout(FLUSH_TIMEOUT, all_closed(engine)).await;
-    Ok(())
+    Ok(engine::start(driver, limits)?)
 }
 
-async fn report(engine: &Engine, failure: Option<Arc<str>>) -> Result<()> {
-    let _ = tokio::time::timeout(FLUSH_TIMEOUT, all_closed(engine)).await;
-    bail!("the engine has failed: {}", failure.as_deref().unwrap_or("it is gone"));
+/// Waits for the end of a server, by a signal or a failure.
+struct Supervisor<'a> {
+    engine: Engine,
+    config: &'a Config,
+    serve: &'a ServeConfig,
+    signals: Signals,
+}
+
+impl Supervisor<'_> {
+    async fn run(&mut self, mut ended: Ended) -> Result<()> {
+        let mut restarts = Restarts::new(self.serve.restart_on_failure);
+        loop {
+            let failure = tokio::select! {
+                failure = &mut ended => failure.ok().flatten(),
+                () = self.signals.next() => return self.shut_down(ended).await,
+            };
+            let failure = self.report(failure).await;
+            if !restarts.may_restart() {
+                return Err(failure);
+            }
+            tracing::warn!("Starting the ranks again");
+            ended = tokio::select! {
+                restarted = restart(&self.engine, self.config, self.serve) => restarted.context("cannot start the ranks again")?,
+                () = self.signals.next() => return Err(failure),
+            };
+            tracing::info!("API server is ready to serve again");
+        }
+    }
+
+    /// Lets what is open finish, or not, and ends the engine.
+    async fn shut_down(&mut self, mut ended: Ended) -> Result<()> {
+        let engine = self.engine.clone();
+        engine.drain();
+        let (open, timeout) = (engine.open_requests(), self.serve.shutdown_timeout);
+        let seconds = timeout.as_secs();
+        tracing::info!(
+            "Shutting down: {open} requests may finish within {seconds} s; once more to stop at \
+             once"
+        );
+        let result = tokio::select! {
+            failure = &mut ended => return Err(self.report(failure.ok().flatten()).await),
+            () = self.signals.next() => "Stopping at once",
+            () = tokio::time::sleep(timeout) => "Stopping: the time is up",
+            () = all_closed(&engine) => "Stopping: all requests are finished",
+        };
+        tracing::info!("{result}");
+        engine.stop();
+        // What was still open is told so.
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, all_closed(&engine)).await;
+        // Other nodes are told that this was meant.
+        let _ = tokio::time::timeout(RELEASE_TIMEOUT, engine.released()).await;
+        Ok(())
+    }
+
+    /// The failure as an error, after clients have been told.
+    async fn report(&self, failure: Option<Arc<str>>) -> Error {
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, all_closed(&self.engine)).await;
+        anyhow!("the engine has failed: {}", failure.as_deref().unwrap_or("it is gone"))
+    }
+}
+
+/// Launches the ranks again and puts a new engine in the place of the old one.
+async fn restart(engine: &Engine, config: &Config, serve: &ServeConfig) -> Result<Ended> {
+    // Their memory is needed.
+    engine.released().await;
+    let for_launch = config.clone();
+    let launch = move || -> Result<RankGroup> {
+        let (checkpoint, _) = resolve_model(&for_launch.model)?;
+        Ok(RankGroup::launch(&checkpoint, &for_launch.engine, &LoadProgress::new())?)
+    };
+    let group = tokio::task::spawn_blocking(launch).await??;
+    let (new, ended) = start_engine(group, config, serve)?;
+    engine.replace_by(&new);
+    Ok(ended)
 }
 
 async fn all_closed(engine: &Engine) {
@@ -147,20 +200,20 @@ async fn all_closed(engine: &Engine) {
 }
 
 /// SIGTERM and SIGINT, which is Ctrl-C.
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn listen() -> Result<Self> {
+    pub(crate) fn listen() -> Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

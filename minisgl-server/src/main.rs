@@ -3,7 +3,8 @@
 //! # Reading order
 //! 1. [`args`], [`config`]: what was typed, and what it means.
 //! 2. [`model_source`], [`launch`]: a model, a server, and its end.
-//! 3. [`shell`], [`doctor`], [`bench`]: what else there is to do.
+//! 3. [`follow`], [`shell`], [`doctor`], [`bench`]: what else there is to do.
+//!    [`restarts`]: how often ranks are started again.
 //! 4. [`logging`]: what is said meanwhile.
 #![forbid(unsafe_code)]
 
@@ -11,9 +12,11 @@ mod args;
 mod bench;
 mod config;
 mod doctor;
+mod follow;
 mod launch;
 mod logging;
 mod model_source;
+mod restarts;
 mod shell;
 
 use std::process::ExitCode;
@@ -49,6 +52,7 @@ fn run(cli: Cli) -> Result<()> {
     let config = Config::from_args(cli.serve)?;
     match &config.mode {
         Mode::Serve(serve) => launch::serve(&config, serve),
+        Mode::Follow(follow) => follow::follow(&config, follow),
         Mode::Shell(shell) => shell::run(&config, shell),
     }
 }

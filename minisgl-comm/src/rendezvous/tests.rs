@@ -16,7 +16,7 @@ fn reason(result: Result<(), CommError>) -> String {
 fn nobody_passes_before_all_have_come() {
     const MEETINGS: usize = 500;
     for world_size in [1, 2, 3, 8] {
-        let rendezvous = Rendezvous::new(world_size);
+        let rendezvous = Rendezvous::new(world_size, 0);
         let num_arrivals = AtomicUsize::new(0);
         thread::scope(|scope| {
             for rank in 0..world_size {
@@ -37,7 +37,7 @@ fn nobody_passes_before_all_have_come() {
 
 #[test]
 fn an_abort_wakes_who_waits_and_fails_who_comes_later() {
-    let rendezvous = Rendezvous::new(3);
+    let rendezvous = Rendezvous::new(3, 0);
     thread::scope(|scope| {
         let waiting = [0, 1].map(|rank| {
             let rendezvous = &rendezvous;
@@ -59,7 +59,7 @@ fn an_abort_wakes_who_waits_and_fails_who_comes_later() {
 #[test]
 fn a_complete_meeting_survives_an_abort_before_its_ranks_wake() {
     for _ in 0..500 {
-        let rendezvous = Rendezvous::new(2);
+        let rendezvous = Rendezvous::new(2, 0);
         thread::scope(|scope| {
             let other = scope.spawn(|| rendezvous.meet(0, Call::Barrier));
             rendezvous.meet(1, Call::Barrier).unwrap();

@@ -8,5 +8,7 @@ mod equality;
 mod failures;
 /// Long random sequences of all collectives, with ranks that dawdle.
 mod mixed;
+/// Groups over several nodes, connected over the loopback.
+mod nodes;
 /// Ranks on threads, arrays with known contents, random numbers.
 mod support;

@@ -11,6 +11,7 @@ use minisgl_kernels::convert::CheckpointDType;
 use minisgl_kernels::{DType, Device};
 use minisgl_sched::SchedulerConfig;
 
+use super::nodes::{JoinedNode, OtherNodes};
 use super::placement::{self, RankSetup};
 use super::worker::{RankThread, Report};
 use super::{EngineLimits, LaunchObserver, RankGroup, Worker};
@@ -43,10 +44,23 @@ impl RankGroup {
         options: &EngineOptions,
         observer: &dyn LaunchObserver,
     ) -> Result<Self, ModelError> {
+        if let Some(nodes) = options.nodes.as_ref().filter(|nodes| nodes.node != 0) {
+            let problem = format!("{} follows node 0, and has no requests of its own", nodes.node);
+            return Err(ModelError::Option { option: "--node-rank", problem });
+        }
+        Self::launch_node(checkpoint, options, observer)
+    }
+
+    /// As [`RankGroup::launch`], on any node.
+    pub(super) fn launch_node(
+        checkpoint: &Checkpoint,
+        options: &EngineOptions,
+        observer: &dyn LaunchObserver,
+    ) -> Result<Self, ModelError> {
         let config = ModelConfig::load(checkpoint)?;
         check_options(options)?;
         let devices = placement::devices(options, observer)?;
-        observer.initializing(devices.len(), matches!(devices[0], Device::Cuda(_)));
+        observer.initializing(options.tp_size.get(), matches!(devices[0], Device::Cuda(_)));
         let dtype = dtype(options.dtype, config.dtype, observer)?;
         let max_seq_len = max_seq_len(options, &config)?;
         let limits = StepLimits {
@@ -60,7 +74,20 @@ impl RankGroup {
         };
         let graph_sizes = placement::graph_sizes(options, &devices[0])?;
         let ranks = placement::ranks(&config, options, &limits, dtype, devices)?;
-        let memory = placement::memory(&config, options, &limits, &ranks)?;
+        let mut memory = placement::memory(&config, options, &limits, &ranks)?;
+        let decided = [
+            ("device", kind(&ranks[0].device).to_owned()),
+            ("--dtype", dtype.name().to_owned()),
+            ("--max-seq-len-override", max_seq_len.to_string()),
+            ("--attn", ranks[0].attention.to_string()),
+            ("--cuda-graph-max-bs", format!("{graph_sizes:?}")),
+        ];
+        let mut nodes = JoinedNode::join(checkpoint, options, &decided)?;
+        if let Some(nodes) = &mut nodes {
+            let page_bytes = memory.kv_bytes / memory.num_pages;
+            memory.num_pages = nodes.agree(memory.num_pages)?;
+            memory.kv_bytes = memory.num_pages * page_bytes;
+        }
         let source = if options.dummy_weights {
             Source::Dummy
         } else {
@@ -78,7 +105,7 @@ impl RankGroup {
             vocab_size: config.vocab_size,
             context_len: max_seq_len.min(memory.num_pages * options.page_size.get()),
             eos_token_ids: config.eos_token_ids.clone(),
-            tp_size: ranks.len(),
+            tp_size: options.tp_size.get(),
             dtype: dtype.name(),
             step_weight_bytes: ranks
                 .iter()
@@ -92,6 +119,14 @@ impl RankGroup {
             num_parameters: config.num_parameters(),
             architecture: config.architecture.name(),
         };
+        let builder = || {
+            BatchBuilder::new(
+                options.page_size,
+                options.max_running_requests,
+                limits.max_pages_per_row,
+                graph_sizes.clone(),
+            )
+        };
         let decisions = Decisions {
             config,
             dtype,
@@ -102,18 +137,15 @@ impl RankGroup {
             graph_sizes: graph_sizes.clone(),
             gemm_cache: options.gemm_cache.clone(),
         };
-        let (workers, reports) = start(Arc::new(decisions), ranks, observer)?;
+        let started = start(Arc::new(decisions), ranks, nodes, builder(), observer)?;
         Ok(Self {
-            builder: BatchBuilder::new(
-                options.page_size,
-                options.max_running_requests,
-                limits.max_pages_per_row,
-                graph_sizes,
-            ),
+            builder: builder(),
             limits: engine_limits,
-            workers,
-            reports,
+            workers: started.workers,
+            reports: started.reports,
             in_flight: Default::default(),
+            abort: started.abort,
+            nodes: started.nodes,
             broken: None,
         })
     }
@@ -163,6 +195,14 @@ fn max_seq_len(options: &EngineOptions, config: &ModelConfig) -> Result<usize, M
     }
 }
 
+/// What all nodes must have the same of.
+fn kind(device: &Device) -> &'static str {
+    match device {
+        Device::Cpu(_) => "CPU",
+        Device::Cuda(_) => "GPU",
+    }
+}
+
 type Member = (Box<dyn Communicator>, AbortHandle);
 
 /// A communicator for each rank, with what aborts the group.
@@ -179,16 +219,36 @@ fn communicators(world_size: usize) -> Result<Vec<Member>, ModelError> {
     Ok(thread_group(world_size)?.into_iter().map(member).collect())
 }
 
-/// Starts the threads and waits until all ranks are ready.
+/// A group whose ranks are ready.
+struct Started {
+    workers: Vec<Worker>,
+    reports: Receiver<Report>,
+    abort: AbortHandle,
+    nodes: Option<OtherNodes>,
+}
+
+/// Starts the threads and waits until all ranks are ready: those of all nodes on node 0, and its own
+/// on another.
 fn start(
     decisions: Arc<Decisions>,
     ranks: Vec<RankSetup>,
+    nodes: Option<JoinedNode>,
+    builder: BatchBuilder,
     observer: &dyn LaunchObserver,
-) -> Result<(Vec<Worker>, Receiver<Report>), ModelError> {
-    let world_size = ranks.len();
+) -> Result<Started, ModelError> {
+    let (world_size, num_local) = (ranks[0].shard.world_size, ranks.len());
+    let follows = ranks[0].shard.rank > 0;
+    let (members, unheard) = match nodes {
+        None => (communicators(world_size)?, None),
+        Some(nodes) => {
+            let (members, unheard) = nodes.into_parts();
+            (members, Some(unheard))
+        }
+    };
+    let group = members[0].1.clone();
     let (report, reports) = channel();
     let mut workers = Vec::new();
-    for (setup, (comm, abort)) in ranks.into_iter().zip(communicators(world_size)?) {
+    for (setup, (comm, abort)) in ranks.into_iter().zip(members) {
         let rank = setup.shard.rank;
         let (work, receiver) = channel();
         let thread = RankThread { rank, work: receiver, reports: report.clone(), abort };
@@ -198,13 +258,20 @@ fn start(
         let thread = thread.map_err(|source| ModelError::Thread { rank, source })?;
         workers.push(Worker { work: Some(work), thread: Some(thread) });
     }
+    let work = workers.iter().filter_map(|worker| worker.work.clone()).collect();
+    let nodes =
+        unheard.map(|unheard| unheard.listen(&group, &report, work, builder)).transpose()?;
     drop(report);
-    await_ready(&decisions, world_size, &reports, observer)?;
-    Ok((workers, reports))
+    let awaited = if follows { num_local } else { world_size };
+    await_ready(&decisions, awaited, world_size, &reports, observer)
+        // The other nodes are to hear of a failure, not of a leave.
+        .inspect_err(|error| group.abort(&error.to_string()))?;
+    Ok(Started { workers, reports, abort: group, nodes })
 }
 
 fn await_ready(
     decisions: &Decisions,
+    awaited: usize,
     world_size: usize,
     reports: &Receiver<Report>,
     observer: &dyn LaunchObserver,
@@ -214,7 +281,7 @@ fn await_ready(
         Source::Dummy => 0,
     };
     let (mut loaded, mut ready) = (0, 0);
-    while ready < world_size {
+    while ready < awaited {
         match reports.recv() {
             Ok(Report::Loaded(bytes)) => {
                 loaded += bytes;

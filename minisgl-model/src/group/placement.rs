@@ -42,13 +42,13 @@ pub(crate) fn devices(
             }
         },
     };
-    let tp_size = options.tp_size.get();
+    let num_ranks = options.local_ranks()?.len();
     let Some(libraries) = libraries else { return cpus(options) };
     let ordinals = match &options.gpus {
-        None => (0..tp_size).collect(),
-        Some(gpus) if gpus.len() == tp_size => gpus.clone(),
+        None => (0..num_ranks).collect(),
+        Some(gpus) if gpus.len() == num_ranks => gpus.clone(),
         Some(gpus) => {
-            let problem = format!("{} GPUs for {tp_size} ranks: name one for each", gpus.len());
+            let problem = format!("{} GPUs for {num_ranks} ranks: name one for each", gpus.len());
             return Err(ModelError::Option { option: "--devices", problem });
         }
     };
@@ -69,11 +69,11 @@ fn cpus(options: &EngineOptions) -> Result<Vec<Device>, ModelError> {
         let problem = "there are no GPUs to choose from".to_owned();
         return Err(ModelError::Option { option: "--devices", problem });
     }
-    let tp_size = options.tp_size.get();
+    let num_ranks = options.local_ranks()?.len();
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let threads = options.cpu_threads.unwrap_or(cores).get() / tp_size;
+    let threads = options.cpu_threads.unwrap_or(cores).get() / num_ranks;
     let threads = NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN);
-    (0..tp_size).map(|_| Ok(Device::cpu(threads)?)).collect()
+    (0..num_ranks).map(|_| Ok(Device::cpu(threads)?)).collect()
 }
 
 /// The ranks with their shares of the model.
@@ -84,7 +84,7 @@ pub(super) fn ranks(
     dtype: minisgl_kernels::DType,
     devices: Vec<Device>,
 ) -> Result<Vec<RankSetup>, ModelError> {
-    let world_size = devices.len();
+    let (world_size, local_ranks) = (options.tp_size.get(), options.local_ranks()?);
     let rank = |(rank, device): (usize, Device)| {
         let shard = Shard::new(config, rank, world_size)?;
         let geometry = Geometry::new(config, &shard, dtype);
@@ -99,7 +99,7 @@ pub(super) fn ranks(
         let attention = PhaseBackends::resolve(choice, &device, config, &geometry, limits)?;
         Ok(RankSetup { shard, geometry, layout, device, attention })
     };
-    devices.into_iter().enumerate().map(rank).collect()
+    local_ranks.zip(devices).map(rank).collect()
 }
 
 /// The memory of all ranks: each device holds its own ranks, and all have as many pages as the

@@ -10,6 +10,7 @@ mod golden;
 mod gpu; // a GPU and every way of using it against the CPU
 mod harness;
 mod hostile;
+mod nodes;
 mod rope;
 mod sampling;
 mod vocab_parallel;

@@ -16,7 +16,7 @@ fn parse(line: &str) -> Result<Config, String> {
 fn serve(line: &str) -> ServeConfig {
     match parse(line).unwrap().mode {
         Mode::Serve(serve) => serve,
-        Mode::Shell(_) => panic!("{line} is the shell"),
+        other => panic!("{line} is {other:?}"),
     }
 }
 
@@ -87,5 +87,43 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
     ] {
         let error = parse(line).unwrap_err();
         assert!(error.contains(reason), "{line}: {error}");
+    }
+}
+
+const SECRET: &str = "--dist-secret 0123456789abcdef";
+
+#[test]
+fn nodes_are_checked_and_only_node_0_serves() {
+    assert!(parse("").unwrap().engine.nodes.is_none());
+    let line = format!("--tp 4 --nnodes 2 --dist-init-addr 10.0.0.1:20000 {SECRET}");
+    let config = parse(&line).unwrap();
+    let nodes = config.engine.nodes.unwrap();
+    assert_eq!((nodes.num_nodes, nodes.node), (2, 0));
+    assert_eq!((nodes.join_timeout.as_secs(), nodes.timeout.as_secs()), (600, 5));
+    assert!(!format!("{nodes:?}").contains("0123456789abcdef"));
+    assert!(matches!(config.mode, Mode::Serve(_)));
+    let other = parse(&format!("{line} --node-rank 1 --restart-on-failure")).unwrap();
+    assert!(matches!(other.mode, Mode::Follow(FollowConfig { restart_on_failure: true, .. })));
+}
+
+#[test]
+fn nodes_that_make_no_sense_are_refused() {
+    let address = "--dist-init-addr h:1";
+    for (line, expected) in [
+        ("--nnodes 0".to_owned(), "--nnodes 0 is not allowed: use 1 to 64"),
+        ("--node-rank 1".to_owned(), "--node-rank 1 is not allowed with --nnodes 1: use 0 to 0"),
+        (format!("--nnodes 2 {SECRET}"), "--nnodes 2 needs --dist-init-addr HOST:PORT"),
+        (address.to_owned(), "--dist-init-addr is for several nodes"),
+        (format!("--nnodes 2 {address}"), "needs a secret that all nodes know"),
+        (format!("--nnodes 2 {address} --dist-secret short"), "MINISGL_DIST_SECRET is too short"),
+        (format!("--nnodes 2 --dist-init-addr h {SECRET}"), "h is not HOST:PORT"),
+        (format!("--nnodes 2 --dist-init-addr h:0 {SECRET}"), "h:0 is not HOST:PORT"),
+        ("--dist-timeout 0.1".to_owned(), "--dist-timeout 0.1 is not allowed: use 0.5 to 3600"),
+        ("--dist-init-timeout nan".to_owned(), "--dist-init-timeout NaN is not allowed"),
+        (format!("--nnodes 2 --node-rank 1 {address} {SECRET} --shell"), "talk to node 0"),
+        ("--shell --restart-on-failure".to_owned(), "--restart-on-failure is for the server"),
+    ] {
+        let error = parse(&line).unwrap_err();
+        assert!(error.contains(expected), "{line}: {error}");
     }
 }

@@ -3,13 +3,14 @@
 //! Never knows what the requests are for.
 
 use std::future;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use minisgl_sched::{Event, Request, RequestId};
 use tokio::sync::mpsc;
 
-use super::{Command, Engine, Route};
+use super::{Command, Route, Shared};
 
 /// An event of the request that was submitted with this index.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub struct Update {
 /// The requests of one API call. Dropping it ends those that are still open.
 #[derive(Debug)]
 pub struct Submission {
-    engine: Engine,
+    shared: Arc<Shared>,
     reserved: usize,
     /// By index; `None` if not submitted or ended.
     open: Vec<Option<RequestId>>,
@@ -33,16 +34,16 @@ pub struct Submission {
 }
 
 impl Submission {
-    pub(super) fn new(engine: Engine, reserved: usize) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, reserved: usize) -> Self {
         // Bounded all the same: a request has at most `max_tokens + 1` events.
         let (sender, updates) = mpsc::unbounded_channel();
-        Self { engine, reserved, open: vec![None; reserved], updates, sender }
+        Self { shared, reserved, open: vec![None; reserved], updates, sender }
     }
 
     /// Sends `request` to the scheduler; its number is chosen here. `index`, below the number of
     /// requests reserved, will be in its updates.
     pub fn submit(&mut self, index: usize, mut request: Request) {
-        let shared = &self.engine.shared;
+        let shared = &self.shared;
         let id = RequestId(shared.next_id.fetch_add(1, Ordering::Relaxed));
         request.id = id;
         self.open[index] = Some(id);
@@ -60,7 +61,7 @@ impl Submission {
     pub fn abort(&mut self, index: usize) {
         if let Some(id) = self.open[index] {
             // If nobody receives it, the router will say so to every route.
-            let _ = self.engine.shared.commands.send(Command::Abort(id));
+            let _ = self.shared.commands.send(Command::Abort(id));
         }
     }
 
@@ -88,7 +89,7 @@ impl Submission {
 
 impl Drop for Submission {
     fn drop(&mut self) {
-        let shared = &self.engine.shared;
+        let shared = &self.shared;
         for id in self.open.iter().flatten() {
             if let Some(routes) = shared.routes().as_mut() {
                 routes.remove(id);

@@ -20,12 +20,12 @@ pub(super) fn run<E: Executor>(
         let mut events = Vec::new();
         if driver.is_idle() {
             let Ok(command) = commands.recv() else { return Ok(()) };
-            if !obey(driver, command, &mut events) {
+            if !obey(driver, command, &mut events)? {
                 return Ok(());
             }
         }
         while let Ok(command) = commands.try_recv() {
-            if !obey(driver, command, &mut events) {
+            if !obey(driver, command, &mut events)? {
                 return Ok(());
             }
         }
@@ -40,7 +40,11 @@ pub(super) fn run<E: Executor>(
 }
 
 /// Returns whether to go on.
-fn obey<E: Executor>(driver: &mut Driver<E>, command: Command, events: &mut Vec<Event>) -> bool {
+fn obey<E: Executor>(
+    driver: &mut Driver<E>,
+    command: Command,
+    events: &mut Vec<Event>,
+) -> Result<bool, E::Error> {
     match command {
         Command::Submit(request) => {
             let id = request.id;
@@ -50,7 +54,8 @@ fn obey<E: Executor>(driver: &mut Driver<E>, command: Command, events: &mut Vec<
             }
         }
         Command::Abort(id) => events.extend(driver.abort(id)),
-        Command::Stop => return false,
+        Command::Check => driver.check()?,
+        Command::Stop => return Ok(false),
     }
-    true
+    Ok(true)
 }

@@ -7,6 +7,7 @@
 //! - `outputs`: what the endpoints that generate send.
 //! - `refusals`: what is refused, and how.
 //! - `lifecycle`: clients that go away, queues that are full, engines that fail, servers that stop.
+//! - `processes`: the program itself, as several processes that are killed and stopped.
 //! - `limits`: bytes, headers, connections; the endpoints for operators.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -17,6 +18,7 @@ mod lifecycle;
 mod limits;
 mod offline;
 mod outputs;
+mod processes;
 mod refusals;
 mod server;
 mod stop;

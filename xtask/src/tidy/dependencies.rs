@@ -33,7 +33,11 @@ pub(super) const ALLOWED: Allowed = Allowed {
             normal: &["cudarc", "half", "libloading", "memmap2", "rayon", "thiserror"],
             dev: &[],
         },
-        AllowedIn { name: "minisgl-comm", normal: &["thiserror"], dev: &[] },
+        AllowedIn {
+            name: "minisgl-comm",
+            normal: &["getrandom", "half", "hmac", "sha2", "thiserror"],
+            dev: &[],
+        },
         AllowedIn { name: "minisgl-cache", normal: &["thiserror"], dev: &[] },
         AllowedIn { name: "minisgl-sched", normal: &["thiserror"], dev: &[] },
         AllowedIn {

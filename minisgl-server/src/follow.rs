@@ -1,0 +1,91 @@
+//! A node other than node 0: it has ranks and no server, and does what node 0 says. From joining to
+//! the end. Never knows requests.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use minisgl_model::RankGroup;
+use tokio::sync::oneshot;
+
+use crate::config::{Config, FollowConfig};
+use crate::launch::Signals;
+use crate::logging::LoadProgress;
+use crate::model_source::resolve_model;
+use crate::restarts::Restarts;
+
+/// How a node's life ended.
+enum End {
+    /// Node 0 has left in good order.
+    Done,
+    /// By a signal.
+    Stopped,
+    Failed(anyhow::Error),
+}
+
+/// Follows node 0 until it leaves.
+///
+/// # Errors
+/// If the node cannot join or load, or any rank fails.
+pub(crate) fn follow(config: &Config, follow: &FollowConfig) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut restarts = Restarts::new(follow.restart_on_failure);
+    loop {
+        let error = match runtime.block_on(once(config, follow.shutdown_timeout))? {
+            End::Done => {
+                tracing::info!("Node 0 has left");
+                return Ok(());
+            }
+            End::Stopped => return Ok(()),
+            End::Failed(error) => error,
+        };
+        if !restarts.may_restart() {
+            return Err(error);
+        }
+        tracing::error!("{error:#}");
+        tracing::warn!("Starting again");
+    }
+}
+
+/// One life of this node's ranks.
+async fn once(config: &Config, shutdown_timeout: Duration) -> Result<End> {
+    let mut signals = Signals::listen()?;
+    let (checkpoint, _) = resolve_model(&config.model)?;
+    let engine = config.engine.clone();
+    let (ended, mut has_ended) = oneshot::channel();
+    let serve = move || {
+        let progress = LoadProgress::new();
+        let ready = |group: &RankGroup| {
+            let limits = group.limits();
+            tracing::info!(
+                "Ready to follow node 0: {} ranks in all, {} on {}",
+                limits.tp_size,
+                limits.dtype,
+                limits.device
+            );
+        };
+        let result = RankGroup::serve_node(&checkpoint, &engine, &progress, ready);
+        // Nobody waits for it after a second signal.
+        let _ = ended.send(result);
+    };
+    thread::Builder::new().name("follow".to_owned()).spawn(serve)?;
+    let node = config.engine.nodes.as_ref().map_or(0, |nodes| nodes.node);
+    let result = tokio::select! {
+        result = &mut has_ended => result,
+        () = signals.next() => {
+            let seconds = shutdown_timeout.as_secs();
+            tracing::info!("Waiting {seconds} s for node 0 to finish; once more to stop at once");
+            tokio::select! {
+                result = &mut has_ended => result,
+                () = signals.next() => return Ok(End::Stopped),
+                () = tokio::time::sleep(shutdown_timeout) => return Ok(End::Stopped),
+            }
+        }
+    };
+    Ok(match result.context("the thread that follows node 0 panicked")? {
+        Ok(()) => End::Done,
+        Err(error) => {
+            End::Failed(anyhow::Error::from(error).context(format!("node {node} has failed")))
+        }
+    })
+}
