@@ -73,12 +73,7 @@ struct Linear {
 }
 
 impl Linear {
-    fn forward(
-        &self,
-        stream: &Stream,
-        x: View<'_>,
-        out: ViewMut<'_>,
-    ) -> Result<(), Error> {
+    fn forward(&self, stream: &Stream, x: View<'_>, out: ViewMut<'_>) -> Result<(), Error> {
         ops::gemm(stream, x, self.weight.view(), self.bias.as_ref().map(Tensor::view), out)
     }
 }

@@ -3,8 +3,8 @@
 
 use std::num::NonZeroUsize;
 
-use minisgl_kernels::cuda::{self, LibraryInfo, LibrarySearch};
 use minisgl_kernels::Device;
+use minisgl_kernels::cuda::{self, LibraryInfo, LibrarySearch};
 
 /// One thing looked for: what was found, or what is missing and how to get it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -8,12 +8,7 @@ use super::simd::Operand;
 use super::{CpuDevice, gemm};
 use crate::{DType, Error, View, ViewMut};
 
-pub(crate) fn route(
-    logits: View<'_>,
-    normalize: bool,
-    weights: ViewMut<'_>,
-    experts: ViewMut<'_>,
-) {
+pub(crate) fn route(logits: View<'_>, normalize: bool, weights: ViewMut<'_>, experts: ViewMut<'_>) {
     let logits = logits.host_rows::<f32>();
     let (mut weights, mut experts) = (weights.host_rows::<f32>(), experts.host_rows::<i32>());
     let mut order: Vec<usize> = (0..logits.row_len()).collect();

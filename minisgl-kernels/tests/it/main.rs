@@ -7,8 +7,8 @@ mod bits; // results do not depend on the batch, the threads, the chunks or the 
 mod dense; // gemm, norms, rope, activation, sums against the reference
 mod errors; // wrong arguments are refused by name, before anything is written
 mod index; // gather, scatter, embedding, KV store against the reference
-mod moe; // mixture of experts against the reference
 mod memory; // devices, tensors, views, copies, files
+mod moe; // mixture of experts against the reference
 mod sampling; // sampling against the reference, and over shards
 mod support; // devices under test, arrays, comparison
 mod tolerance; // how close is close enough

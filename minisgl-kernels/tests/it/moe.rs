@@ -7,7 +7,8 @@ use minisgl_kernels::{DType, Tensor};
 use crate::support::{Array, FLOATS, Rng, assert_close, for_each_device, host, ids};
 
 /// Tokens, experts, experts per token.
-const SHAPES: [(usize, usize, usize); 5] = [(0, 4, 2), (1, 1, 1), (3, 8, 2), (17, 60, 4), (70, 128, 8)];
+const SHAPES: [(usize, usize, usize); 5] =
+    [(0, 4, 2), (1, 1, 1), (3, 8, 2), (17, 60, 4), (70, 128, 8)];
 
 #[test]
 fn route_is_the_reference() {
@@ -53,9 +54,7 @@ fn group_is_the_reference_and_its_inverse() {
                 let mut offsets = ids(device, &vec![-1; e + 1]);
                 let rows = grouped_rows.view_mut().reshape([t, k]).unwrap();
                 match stream {
-                    Some(s) => {
-                        moe::group(s, experts, tokens.view_mut(), rows, offsets.view_mut())
-                    }
+                    Some(s) => moe::group(s, experts, tokens.view_mut(), rows, offsets.view_mut()),
                     None => reference::group(experts, tokens.view_mut(), rows, offsets.view_mut()),
                 }
                 .unwrap();

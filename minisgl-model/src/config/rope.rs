@@ -120,8 +120,10 @@ impl RawRope {
     fn yarn(&self, original_max: usize) -> Result<RopeScaling, ModelError> {
         let factor = positive("factor", self.factor)?;
         // The logits of attention grow by the square of this.
-        let scale = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
-        let mscales = (self.mscale.filter(|m| *m != 0.0), self.mscale_all_dim.filter(|m| *m != 0.0));
+        let scale =
+            |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
+        let mscales =
+            (self.mscale.filter(|m| *m != 0.0), self.mscale_all_dim.filter(|m| *m != 0.0));
         let inferred = match mscales {
             (Some(mscale), Some(all_dim)) => scale(mscale) / scale(all_dim),
             _ => scale(1.0),

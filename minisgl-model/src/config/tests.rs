@@ -115,7 +115,8 @@ fn experts_are_in_the_layers_that_the_config_says() {
     changed["decoder_sparse_step"] = json!(2);
     assert_eq!(with(changed).unwrap().moe.unwrap().is_sparse, [false, true, false]);
     let mut new_name = moe.clone();
-    new_name["num_local_experts"] = new_name.as_object_mut().unwrap().remove("num_experts").unwrap();
+    new_name["num_local_experts"] =
+        new_name.as_object_mut().unwrap().remove("num_experts").unwrap();
     assert_eq!(with(new_name).unwrap().moe, config.moe);
     let mut bad = moe;
     bad["num_experts_per_tok"] = json!(9);

@@ -200,7 +200,12 @@ impl<'a> Loader<'a> {
                                 scales.as_ref().map_or(1.0, |s| s.of(row, columns.start + column))
                             };
                             let bytes = fp8::to_f32_bytes(source, scale);
-                            copy_from_checkpoint(self.stream, &bytes, CheckpointDType::F32, target)?;
+                            copy_from_checkpoint(
+                                self.stream,
+                                &bytes,
+                                CheckpointDType::F32,
+                                target,
+                            )?;
                         }
                     }
                 }

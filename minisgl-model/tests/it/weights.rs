@@ -65,7 +65,8 @@ fn generate(checkpoint: &Checkpoint, tp_size: usize) -> Output {
 fn e4m3(byte: u8) -> f32 {
     let sign = if byte & 0x80 == 0 { 1.0 } else { -1.0 };
     let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7) / 8.0);
-    let magnitude = if exponent == 0 { mantissa / 64.0 } else { (1.0 + mantissa) * 2f32.powi(exponent - 7) };
+    let magnitude =
+        if exponent == 0 { mantissa / 64.0 } else { (1.0 + mantissa) * 2f32.powi(exponent - 7) };
     sign * magnitude
 }
 
@@ -79,10 +80,12 @@ fn quantize(tensors: &Tensors, block: Option<usize>, rng: &mut Rng) -> (Tensors,
         let scale: Vec<f32> =
             (0..scales[0] * scales[1]).map(|_| (rng.below(1000) + 1) as f32 / 9e5).collect();
         let bytes: Vec<u8> = (0..rows * columns)
-            .map(|_| loop {
-                let byte = rng.below(256) as u8;
-                if byte & 0x7f != 0x7f {
-                    break byte;
+            .map(|_| {
+                loop {
+                    let byte = rng.below(256) as u8;
+                    if byte & 0x7f != 0x7f {
+                        break byte;
+                    }
                 }
             })
             .collect();
