@@ -7,14 +7,18 @@
 //! - `outputs`: what the endpoints that generate send.
 //! - `refusals`: what is refused, and how.
 //! - `lifecycle`: clients that go away, queues that are full, engines that fail, servers that stop.
+//! - `hub`, `modelscope`: models from hubs that `mock_hub` plays, well-behaved and not.
 //! - `limits`: bytes, headers, connections; the endpoints for operators.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod client;
 mod fixture;
+mod hub;
 mod lifecycle;
 mod limits;
+mod mock_hub;
+mod modelscope;
 mod offline;
 mod outputs;
 mod refusals;
