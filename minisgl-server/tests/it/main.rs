@@ -6,6 +6,7 @@
 //! - `offline`: the model without a server; what the text side of a checkpoint says.
 //! - `outputs`: what the endpoints that generate send.
 //! - `refusals`: what is refused, and how.
+//! - `templates`: prompts, against Python's Jinja.
 //! - `lifecycle`: clients that go away, queues that are full, engines that fail, servers that stop.
 //! - `hub`, `modelscope`: models from hubs that `mock_hub` plays, well-behaved and not.
 //! - `limits`: bytes, headers, connections; the endpoints for operators.
@@ -24,4 +25,5 @@ mod outputs;
 mod refusals;
 mod server;
 mod stop;
+mod templates;
 mod tokens;

@@ -12,7 +12,8 @@ fn settings(source: Source, variables: &[(&str, &str)]) -> Result<Settings, Stri
 
 #[test]
 fn hugging_face_is_found_as_by_its_own_tools() {
-    let cache = |variables: &[(&str, &str)]| settings(Source::HuggingFace, variables).unwrap().cache;
+    let cache =
+        |variables: &[(&str, &str)]| settings(Source::HuggingFace, variables).unwrap().cache;
     let home = ("HOME", "/home/x");
     assert_eq!(cache(&[home]), Path::new("/home/x/.cache/huggingface/hub"));
     assert_eq!(cache(&[home, ("XDG_CACHE_HOME", "/c")]), Path::new("/c/huggingface/hub"));
