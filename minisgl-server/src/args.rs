@@ -21,7 +21,8 @@ on any machine. The options are those of Mini-SGLang; any unambiguous beginning 
 const EXAMPLES: &str = "Examples:
   minisgl                                        the demo model on http://127.0.0.1:1919
   minisgl --shell                                talk to it in the terminal
-  minisgl --model ./Qwen3-0.6B --port 8000       a model folder as downloaded from Hugging Face
+  minisgl --model Qwen/Qwen3-0.6B                a model from Hugging Face, fetched once
+  minisgl --model ./Qwen3-0.6B --port 8000       a model folder
   minisgl --model ./Qwen3-32B --tp 4             on four ranks
   minisgl --model ./Qwen3-32B --tp 8 --nnodes 2 --node-rank 0 --dist-init-addr 10.0.0.1:20000
                                                  on two machines; --node-rank 1 on the other
@@ -32,7 +33,11 @@ const EXAMPLES: &str = "Examples:
 
 Endpoints:
   POST /v1/chat/completions  POST /v1/completions  GET /v1/models  POST /tokenize  POST /detokenize
-  GET /health (for load balancers)  GET /metrics (for Prometheus)  POST /generate (Mini-SGLang's)";
+  GET /health (for load balancers)  GET /metrics (for Prometheus)  POST /generate (Mini-SGLang's)
+
+Environment, for models on a hub:
+  HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE=1 (take what is in the cache)
+  MODELSCOPE_API_TOKEN, MODELSCOPE_ENDPOINT, MODELSCOPE_CACHE; HTTPS_PROXY, NO_PROXY";
 
 /// See [`ABOUT`].
 #[derive(Debug, Parser)]
@@ -111,13 +116,16 @@ pub(crate) enum ModelSource {
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
-    /// A folder in the Hugging Face layout (config.json, *.safetensors, tokenizer.json, ...)
-    /// [default: the demo model]
-    #[arg(long, alias = "model-path", value_name = "FOLDER", help_heading = "Model")]
+    /// A folder in the Hugging Face layout (config.json, *.safetensors, tokenizer.json, ...), or a
+    /// name on a hub as in Qwen/Qwen3-0.6B [default: the demo model]
+    #[arg(long, alias = "model-path", value_name = "MODEL", help_heading = "Model")]
     pub(crate) model: Option<String>,
-    /// Which hub the advice on downloading is for, if --model is not a folder
+    /// The hub that --model is on, if it is not a folder: huggingface, modelscope
     #[arg(long, value_name = "HUB", default_value = "huggingface", help_heading = "Model")]
     pub(crate) model_source: ModelSource,
+    /// A branch, tag or commit of the model on the hub [default: main, or master on ModelScope]
+    #[arg(long, value_name = "REVISION", help_heading = "Model")]
+    pub(crate) revision: Option<String>,
     /// What clients call the model [default: what --model says]
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) served_model_name: Option<String>,
@@ -130,7 +138,8 @@ pub(crate) struct ServeArgs {
     /// A Jinja file in place of the model's chat template
     #[arg(long, value_name = "FILE", help_heading = "Model")]
     pub(crate) chat_template: Option<PathBuf>,
-    /// Random weights: for measuring speed with config.json and the tokenizer alone
+    /// Random weights: for measuring speed with config.json and the tokenizer alone; for well-known
+    /// names without them, and then prompts are token ids
     #[arg(long, help_heading = "Model")]
     pub(crate) dummy_weight: bool,
 

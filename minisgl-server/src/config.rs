@@ -33,7 +33,10 @@ pub(crate) struct Config {
 pub(crate) struct ModelArg {
     /// A folder, or a name; the demo model if not given.
     pub(crate) name: Option<String>,
+    /// Where names are looked for.
     pub(crate) source: ModelSource,
+    /// Of a model on a hub.
+    pub(crate) revision: Option<String>,
 }
 
 /// What to do with it.
@@ -86,6 +89,10 @@ impl Config {
         if let Some(backend) = args.moe_backend {
             bail!("--moe-backend {backend}: there is nothing to choose from here; leave it out");
         }
+        ensure!(
+            args.revision.is_none() || args.model.is_some(),
+            "--revision needs --model: which model's?"
+        );
         ensure!(!args.host.is_empty(), "--host must not be empty");
         ensure!(args.max_body_bytes > 0, "--max-body-bytes 0 would refuse every request");
         ensure!(
@@ -131,7 +138,11 @@ impl Config {
             })
         };
         Ok(Self {
-            model: ModelArg { name: args.model, source: args.model_source },
+            model: ModelArg {
+                name: args.model,
+                source: args.model_source,
+                revision: args.revision,
+            },
             served_model_name: args.served_model_name,
             engine: EngineOptions {
                 device: args.device,

@@ -37,6 +37,9 @@ pub enum ServerError {
     /// A chat with a model that has no chat template.
     #[error("this model has no chat template: use completions, or start with --chat-template FILE")]
     NoTemplate,
+    /// A text for a model without a tokenizer.
+    #[error("this model has no tokenizer.json: prompts must be token ids, in completions")]
+    NoTokenizer,
     /// A prompt without tokens.
     #[error("the prompt is empty")]
     EmptyPrompt,

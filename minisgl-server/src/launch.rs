@@ -42,7 +42,7 @@ pub(crate) struct Loaded {
 /// # Errors
 /// If it is not there, or does not work on this machine.
 pub(crate) fn load(config: &Config) -> Result<Loaded> {
-    let (checkpoint, name) = resolve_model(&config.model)?;
+    let (checkpoint, name) = resolve_model(&config.model, !config.engine.dummy_weights)?;
     let template = match &config.chat_template {
         Some(path) => {
             let text = std::fs::read_to_string(path);

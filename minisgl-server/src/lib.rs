@@ -35,6 +35,7 @@ pub mod engine;
 pub mod error;
 pub mod generation;
 pub mod http;
+pub mod hub;
 pub mod llm;
 pub mod output;
 pub mod stop;

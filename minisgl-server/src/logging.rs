@@ -1,15 +1,17 @@
 //! The log, on standard error: `[2026-01-31|23:59:59] INFO message`, in UTC. And how a model's
-//! loading is shown. The only place that knows how log lines look.
+//! download and its loading are shown. The only place that knows how log lines look.
 
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use minisgl_model::LaunchObserver;
 use minisgl_server::calendar::DateTime;
+use minisgl_server::hub;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -101,5 +103,67 @@ impl LaunchObserver for LoadProgress {
 
     fn warn(&self, message: &str) {
         self.bar.suspend(|| tracing::warn!("{message}"));
+    }
+}
+
+/// How a download is shown: a progress bar on a terminal, lines in a file.
+#[derive(Default)]
+pub(crate) struct DownloadProgress {
+    batch: Mutex<Batch>,
+}
+
+/// Files that come together.
+struct Batch {
+    bar: ProgressBar,
+    total: u64,
+    /// Of which a line told.
+    tenths: u64,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { bar: ProgressBar::hidden(), total: 0, tenths: 0 }
+    }
+}
+
+impl Batch {
+    /// Smaller downloads are done before a line about them is read.
+    const SMALL: u64 = 16 << 20;
+
+    fn new(total: u64) -> Self {
+        let bar = ProgressBar::new(total);
+        let template = "Downloading {bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self { bar, total, tenths: 0 }
+    }
+}
+
+impl hub::Observer for DownloadProgress {
+    fn progress(&self, done: u64, total: u64) {
+        // Nothing is lost with a line that another thread failed to write.
+        let Ok(mut batch) = self.batch.lock() else { return };
+        if batch.total != total {
+            *batch = Batch::new(total);
+        }
+        batch.bar.set_position(done);
+        if done >= total {
+            batch.bar.finish_and_clear();
+        }
+        let tenths = done.saturating_mul(10) / total.max(1);
+        if batch.bar.is_hidden() && total >= Batch::SMALL && tenths > batch.tenths {
+            batch.tenths = tenths;
+            let (done, total) = (done as f64 / 1e9, total as f64 / 1e9);
+            tracing::info!("Downloaded {done:.2} of {total:.2} GB");
+        }
+    }
+
+    fn note(&self, message: &str) {
+        let log = || tracing::warn!("{message}");
+        match self.batch.lock() {
+            Ok(batch) => batch.bar.suspend(log),
+            Err(_) => log(),
+        }
     }
 }

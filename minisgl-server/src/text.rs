@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Map;
 
 use crate::ServerError;
-use crate::template::{ChatMessage, ChatTemplate};
+use crate::template::{ChatMessage, ChatTemplate, TemplateError};
 use crate::tokenizer::{AddSpecial, Tokenizer};
 
 /// See the fields.
@@ -53,7 +53,7 @@ impl TextModel {
     /// engine takes.
     ///
     /// # Errors
-    /// If there is no `tokenizer.json`, or a file is not what its name says.
+    /// If there is no `tokenizer.json` in a folder, or a file is not what its name says.
     pub fn load(
         checkpoint: &Checkpoint,
         template: Option<&str>,
@@ -61,11 +61,17 @@ impl TextModel {
         vocab_size: usize,
         max_seq_len: usize,
     ) -> Result<Self, ServerError> {
-        let json = checkpoint.read("tokenizer.json")?.ok_or(ServerError::MissingFile {
-            file: "tokenizer.json",
-            purpose: "without it there is no text, only numbers",
-        })?;
-        let tokenizer = Tokenizer::from_json(&json)?;
+        let tokenizer = match checkpoint.read("tokenizer.json")? {
+            Some(json) => Tokenizer::from_json(&json)?,
+            // Its weights will be random: speed is measured, and nobody reads the text.
+            None if matches!(checkpoint, Checkpoint::Config(_)) => Tokenizer::numbers(vocab_size),
+            None => {
+                return Err(ServerError::MissingFile {
+                    file: "tokenizer.json",
+                    purpose: "without it there is no text, only numbers",
+                });
+            }
+        };
         let config: TokenizerConfig =
             read_json(checkpoint, "tokenizer_config.json")?.unwrap_or_default();
         let generation: GenerationConfig =
@@ -77,14 +83,11 @@ impl TextModel {
         eos.sort_unstable();
         eos.dedup();
 
-        let source = match template {
-            Some(source) => Some(source.to_owned()),
-            None => match checkpoint.read("chat_template.jinja")? {
-                Some(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-                None => config.chat_template(),
-            },
+        let sources = match template {
+            Some(source) => Some(Templates::one(source)),
+            None => Templates::of(checkpoint, &config)?,
         };
-        let template = source.map(|source| ChatTemplate::new(&source, config.special_tokens()));
+        let template = sources.map(|sources| sources.compile(config.special_tokens()));
         Ok(Self {
             tokenizer,
             template: template.transpose()?,
@@ -175,18 +178,53 @@ impl TokenizerConfig {
         let names = self.0.keys().filter(|name| name.ends_with("_token"));
         names.filter_map(|name| Some((name.clone(), self.special_token(name)?.to_owned())))
     }
+}
 
-    /// A string, or a list of templates with names, of which `default` is for chats.
-    fn chat_template(&self) -> Option<String> {
-        let value = self.0.get("chat_template")?;
-        let named = |template: &&serde_json::Value| {
-            template.get("name").is_some_and(|name| name == "default")
+/// The sources of a model's chat templates.
+struct Templates {
+    default: String,
+    /// For chats with tools, if that is another.
+    tool_use: Option<String>,
+}
+
+impl Templates {
+    fn one(source: impl Into<String>) -> Self {
+        Self { default: source.into(), tool_use: None }
+    }
+
+    /// Those of the first file that has any: `chat_template.jinja`, which is newest, the tokenizer's
+    /// configuration, and `chat_template.json`, which models have that see pictures as well.
+    fn of(checkpoint: &Checkpoint, config: &TokenizerConfig) -> Result<Option<Self>, ServerError> {
+        if let Some(bytes) = checkpoint.read("chat_template.jinja")? {
+            return Ok(Some(Self::one(String::from_utf8_lossy(&bytes))));
+        }
+        if let Some(templates) = config.0.get("chat_template").and_then(Self::in_json) {
+            return Ok(Some(templates));
+        }
+        let file: Option<Map<String, serde_json::Value>> =
+            read_json(checkpoint, "chat_template.json")?;
+        Ok(file.and_then(|file| Self::in_json(file.get("chat_template")?)))
+    }
+
+    /// A string, or a list of templates with names.
+    fn in_json(value: &serde_json::Value) -> Option<Self> {
+        let Some(list) = value.as_array() else { return Some(Self::one(value.as_str()?)) };
+        let named = |name: &str| {
+            let mut found = list.iter().filter(|template| template["name"] == name);
+            Some(found.next()?["template"].as_str()?.to_owned())
         };
-        let text = match value.as_array() {
-            Some(templates) => templates.iter().find(named)?.get("template")?.as_str(),
-            None => value.as_str(),
-        };
-        text.map(str::to_owned)
+        Some(Self { default: named("default")?, tool_use: named("tool_use") })
+    }
+
+    fn compile(
+        &self,
+        special_tokens: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<ChatTemplate, TemplateError> {
+        let template = ChatTemplate::new(&self.default, special_tokens)?;
+        match &self.tool_use {
+            Some(source) => template.with_tool_use(source),
+            None => Ok(template),
+        }
     }
 }
 

@@ -22,7 +22,8 @@ const FILE: &str = "tokenizer.json";
 /// A Hugging Face tokenizer with a table of the bytes of each token.
 #[derive(Debug)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    /// Nothing if tokens are numbers only.
+    inner: Option<tokenizers::Tokenizer>,
     token_bytes: TokenBytes,
     max_token_bytes: usize,
 }
@@ -68,15 +69,28 @@ impl Tokenizer {
             }
         }
         let max_token_bytes = token_bytes.iter().map(<[u8]>::len).max().unwrap_or(0).max(1);
-        Ok(Self { inner, token_bytes, max_token_bytes })
+        Ok(Self { inner: Some(inner), token_bytes, max_token_bytes })
+    }
+
+    /// For a model without a tokenizer: tokens are shown as their ids with a space after each, and
+    /// no text becomes tokens.
+    pub fn numbers(vocab_size: usize) -> Self {
+        let mut token_bytes = TokenBytes::new(LeadingSpace::Keep);
+        for id in 0..vocab_size {
+            token_bytes.push(format!("{id} ").as_bytes(), false);
+        }
+        let max_token_bytes = vocab_size.to_string().len() + 1;
+        Self { inner: None, token_bytes, max_token_bytes }
     }
 
     /// The tokens of `text`. Special tokens that are spelled out in it become those tokens.
     ///
     /// # Errors
-    /// [`ServerError::Encode`] if the tokenizer has no way to express a part of it.
+    /// [`ServerError::Encode`] if the tokenizer has no way to express a part of it,
+    /// [`ServerError::NoTokenizer`] if there is none.
     pub fn encode(&self, text: &str, special: AddSpecial) -> Result<Vec<TokenId>, ServerError> {
-        let encoding = self.inner.encode_fast(text, special == AddSpecial::Yes);
+        let inner = self.inner.as_ref().ok_or(ServerError::NoTokenizer)?;
+        let encoding = inner.encode_fast(text, special == AddSpecial::Yes);
         let encoding = encoding.map_err(|error| ServerError::Encode(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -94,7 +108,7 @@ impl Tokenizer {
 
     /// The id of a token, spelled as in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<TokenId> {
-        self.inner.token_to_id(token)
+        self.inner.as_ref()?.token_to_id(token)
     }
 
     /// What each token stands for.

@@ -105,6 +105,7 @@ impl WireMessage {
             content,
             name: self.name,
             reasoning_content: self.reasoning_content,
+            ..ChatMessage::default()
         })
     }
 }

@@ -184,6 +184,7 @@ impl From<ServerError> for ApiError {
             }
             ServerError::NoTemplate
             | ServerError::Encode(_)
+            | ServerError::NoTokenizer
             | ServerError::EmptyPrompt
             | ServerError::UnknownToken { .. } => Self::bad_request(error.to_string()),
             _ => {

@@ -30,6 +30,7 @@ fn defaults_are_those_of_mini_sglang() {
     let config = parse("").unwrap();
     let engine = &config.engine;
     assert_eq!((config.model.name, config.served_model_name), (None, None));
+    assert_eq!(config.model.revision, None);
     assert_eq!((engine.tp_size.get(), engine.max_running_requests), (1, 256));
     assert_eq!((engine.max_prefill_tokens, engine.page_size.get()), (8192, 1));
     assert_eq!((engine.dtype, engine.device), (DTypeChoice::Auto, DeviceChoice::Auto));
@@ -69,6 +70,7 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
     for (line, reason) in [
         ("--disable-pynccl", "no PyNCCL"),
         ("--moe-backend fused", "nothing to choose"),
+        ("--revision main", "which model's"),
         ("--tp 0", "0"),
         ("--page-size 0", "page"),
         ("--cache lru", "radix"),

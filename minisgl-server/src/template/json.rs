@@ -7,6 +7,10 @@ use minijinja::{Error, ErrorKind, Value};
 /// See the [module](self). Takes `indent`, `ensure_ascii`, `separators` and `sort_keys`.
 pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
+    if indent.is_some_and(|indent| indent > MAX_INDENT) {
+        let detail = format!("tojson: indent is at most {MAX_INDENT}");
+        return Err(Error::new(ErrorKind::InvalidOperation, detail));
+    }
     let separators: Option<Vec<String>> = options.get("separators")?;
     let (item_separator, key_separator) = match separators.as_deref() {
         Some([item, key]) => (item.clone(), key.clone()),
@@ -25,6 +29,7 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
         ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
         depth: 0,
+        values: 0,
     };
     options.assert_all_used()?;
     writer.value(value)?;
@@ -34,6 +39,16 @@ pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
 /// Far deeper than any value that came out of a request.
 const MAX_DEPTH: usize = 128;
 
+/// The engine charges for the text when it is there. Lists that are in lists more than once would make
+/// it as long as one likes before.
+const MAX_BYTES: usize = 16 << 20;
+
+/// A value is as much work as so many bytes.
+const VALUE_COST: usize = 64;
+
+/// More than anybody has indented by.
+const MAX_INDENT: usize = 64;
+
 struct Writer {
     out: String,
     indent: Option<usize>,
@@ -42,10 +57,16 @@ struct Writer {
     ascii: bool,
     sort_keys: bool,
     depth: usize,
+    /// Written so far.
+    values: usize,
 }
 
 impl Writer {
     fn value(&mut self, value: &Value) -> Result<(), Error> {
+        self.values += 1;
+        if self.out.len() + self.values * VALUE_COST > MAX_BYTES {
+            return Err(Error::from(ErrorKind::OutOfFuel));
+        }
         match value.kind() {
             ValueKind::Undefined | ValueKind::None => self.out.push_str("null"),
             ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),

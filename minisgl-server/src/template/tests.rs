@@ -185,6 +185,21 @@ fn work_and_memory_are_bounded() {
         "{% set ns = namespace(x='x') %}{% for i in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{% include 'x' %}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(100) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(100) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+        "{% set ns = namespace(x=['']) %}{% for i in range(100) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ '-'.join(ns.x) }}",
+        "{% set ns = namespace(x=['']) %}{% for i in range(100) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ '{}'.format(ns.x) }}",
+        "{{ ('a' * 1000000).replace('a', 'b' * 1000000) }}",
+        "{{ ('a' * 1000000).replace('', 'b' * 1000000) }}",
+        "{{ ('a' * 1000000).join(('b ' * 1000000).split()) }}",
+        "{{ ('{0}' * 100000).format('a' * 1000000) }}",
+        "{{ '{:1000000000}{:>1000000000}'.format(1, 'a') }}",
+        "{{ '%1000000000d' | format(1) }}",
+        "{{ 'a' | indent(10000000000) }}",
+        "{{ ('a\\n' * 1000000) | indent(1000000) }}",
+        "{{ [1] | tojson(indent=10000000000) }}",
+        "{{ range(10000000000) | list }}",
+        "{% set x = 'a' * 1000000 %}{% for i in range(1000) %}{{ x }}{% endfor %}",
         "{{ raise_exception() }}",
         "{{ messages.pop() }}",
     ] {
@@ -192,6 +207,17 @@ fn work_and_memory_are_bounded() {
         assert!(matches!(error, TemplateError::Failed(_)), "{source}: {error:?}");
     }
     assert!(matches!(render("{% if %}", &chat()), Err(TemplateError::Syntax(_))));
+}
+
+#[test]
+fn pythons_methods_do_their_work() {
+    check("{{ 'a-b-a'.replace('a', 'xyz') }}", "xyz-b-xyz");
+    check("{{ 'a-b-a'.replace('a', 'xyz', 1) }}", "xyz-b-a");
+    check("{{ ', '.join(messages | map(attribute='role')) }}", "user");
+    check("{{ '{} {:>4}|{name}'.format('a', 7, name='b') }}", "a    7|b");
+    check("{{ 'a b'.split() | length }}{{ ' x '.strip() }}{{ 'ab'.upper().find('B') }}", "2x1");
+    check("{% for key, value in {'a': 1}.items() %}{{ key }}{{ value }}{% endfor %}", "a1");
+    assert!(render("{{ ', '.join([1, 2]) }}", &chat()).is_err());
 }
 
 #[test]

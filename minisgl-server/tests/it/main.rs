@@ -6,20 +6,26 @@
 //! - `offline`: the model without a server; what the text side of a checkpoint says.
 //! - `outputs`: what the endpoints that generate send.
 //! - `refusals`: what is refused, and how.
+//! - `templates`: prompts, against Python's Jinja.
 //! - `lifecycle`: clients that go away, queues that are full, engines that fail, servers that stop.
 //! - `processes`: the program itself, as several processes that are killed and stopped.
+//! - `hub`, `modelscope`: models from hubs that `mock_hub` plays, well-behaved and not.
 //! - `limits`: bytes, headers, connections; the endpoints for operators.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod client;
 mod fixture;
+mod hub;
 mod lifecycle;
 mod limits;
+mod mock_hub;
+mod modelscope;
 mod offline;
 mod outputs;
 mod processes;
 mod refusals;
 mod server;
 mod stop;
+mod templates;
 mod tokens;

@@ -185,6 +185,9 @@ fn templates_are_found_wherever_they_are() {
     assert_eq!(rendered(&[config(json!("text"))], None).as_deref(), Some("text"));
     assert_eq!(rendered(&[config(named)], None).as_deref(), Some("list"));
     assert_eq!(rendered(&[config(json!([]))], None), None);
+    let third = ("chat_template.json", json!({"chat_template": "third"}));
+    assert_eq!(rendered(std::slice::from_ref(&third), None).as_deref(), Some("third"));
+    assert_eq!(rendered(&[third, config(json!("text"))], None).as_deref(), Some("text"));
     // The file of its own comes before that, and the command line before both.
     let folder = tempfile::tempdir().unwrap();
     let files = [("tokenizer.json", byte_level_tokenizer()), config(json!("text"))];
@@ -227,6 +230,21 @@ fn a_bos_token_comes_once() {
         assert_eq!(tokens.iter().filter(|token| **token == 1).count(), 1, "{tokens:?}");
         assert_eq!(tokens[0], 1);
     }
+}
+
+#[test]
+fn a_model_without_files_speaks_in_numbers() {
+    let checkpoint = Checkpoint::Config(b"{}".to_vec());
+    let text = TextModel::load(&checkpoint, None, &[7], VOCAB_SIZE, 512).unwrap();
+    assert_eq!(text.eos_token_ids, [7]);
+    assert_eq!(text.tokenizer.decode(&[0, 17, 319, 320], true), "0 17 319 ");
+    let error = text.encode("17", AddSpecial::Yes).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "this model has no tokenizer.json: prompts must be token ids, in completions"
+    );
+    assert!(text.render(&[ChatMessage::new("user", "hi")], &[]).is_err());
+    text.check(&[17, 319]).unwrap();
 }
 
 #[test]

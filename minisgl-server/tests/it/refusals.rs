@@ -1,5 +1,6 @@
 //! What is refused, how, and that nothing is the worse for it.
 
+use minisgl_model::Checkpoint;
 use minisgl_server::text::TextModel;
 use serde_json::{Value, json};
 
@@ -394,6 +395,23 @@ async fn templates_that_refuse_or_misbehave() {
     }
     let server = with_template("").await;
     check(&server.post(CHAT, &chat).await, 400, Some("messages"), None, "an empty prompt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_without_a_tokenizer_takes_token_ids_only() {
+    let checkpoint = Checkpoint::Config(b"{}".to_vec());
+    let text = TextModel::load(&checkpoint, None, &[], VOCAB_SIZE, 512).unwrap();
+    let server = Setup { text: Some(text), ..Setup::default() }.start().await;
+    let completion = |prompt: Value| json!({"prompt": prompt, "max_tokens": 3});
+    let response = server.post(COMPLETIONS, &completion(json!("a"))).await;
+    assert!(response.text().contains("prompts must be token ids"), "{}", response.text());
+    check(&response, 400, Some("prompt"), None, "no tokenizer");
+    let response = server.post(COMPLETIONS, &completion(json!([1, 2, 3]))).await;
+    assert_eq!(response.status(), 200, "{}", response.text());
+    // Three numbers, each with a space after it.
+    let text = response.json()["choices"][0]["text"].as_str().unwrap().to_owned();
+    let ids: Vec<usize> = text.split_terminator(' ').map(|id| id.parse().unwrap()).collect();
+    assert!(ids.len() == 3 && ids.iter().all(|id| *id < VOCAB_SIZE), "{text:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
