@@ -25,7 +25,7 @@ use crate::model_source::resolve_model;
 /// # Errors
 /// If the model does not load, the workload does not fit it, or the engine fails.
 pub(crate) fn offline(config: &Config, args: &WorkloadArgs) -> Result<()> {
-    let (checkpoint, name) = resolve_model(&config.model)?;
+    let (checkpoint, name) = resolve_model(&config.model, !config.engine.dummy_weights)?;
     let bandwidth = device_bandwidth(&config.engine, &Silent)?;
     let begun = Instant::now();
     let group = RankGroup::launch(&checkpoint, &config.engine, &Silent)?;

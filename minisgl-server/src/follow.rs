@@ -50,7 +50,7 @@ pub(crate) fn follow(config: &Config, follow: &FollowConfig) -> Result<()> {
 /// One life of this node's ranks.
 async fn once(config: &Config, shutdown_timeout: Duration) -> Result<End> {
     let mut signals = Signals::listen()?;
-    let (checkpoint, _) = resolve_model(&config.model)?;
+    let (checkpoint, _) = resolve_model(&config.model, !config.engine.dummy_weights)?;
     let engine = config.engine.clone();
     let (ended, mut has_ended) = oneshot::channel();
     let serve = move || {

@@ -184,7 +184,7 @@ async fn restart(engine: &Engine, config: &Config, serve: &ServeConfig) -> Resul
     engine.released().await;
     let for_launch = config.clone();
     let launch = move || -> Result<RankGroup> {
-        let (checkpoint, _) = resolve_model(&for_launch.model)?;
+        let (checkpoint, _) = resolve_model(&for_launch.model, !for_launch.engine.dummy_weights)?;
         Ok(RankGroup::launch(&checkpoint, &for_launch.engine, &LoadProgress::new())?)
     };
     let group = tokio::task::spawn_blocking(launch).await??;
