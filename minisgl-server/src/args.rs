@@ -120,7 +120,7 @@ pub(crate) struct ServeArgs {
     /// name on a hub as in Qwen/Qwen3-0.6B [default: the demo model]
     #[arg(long, alias = "model-path", value_name = "MODEL", help_heading = "Model")]
     pub(crate) model: Option<String>,
-    /// The hub that --model is on, if it is not a folder: huggingface, modelscope
+    /// The hub that --model is on, if it is not a folder
     #[arg(long, value_name = "HUB", default_value = "huggingface", help_heading = "Model")]
     pub(crate) model_source: ModelSource,
     /// A branch, tag or commit of the model on the hub [default: main, or master on ModelScope]

@@ -11,6 +11,7 @@
 //! 4. [`generation`]: all outputs of one API call.
 //! 5. [`api`], [`http`]: requests and responses; sockets.
 //! 6. [`llm`]: no server.
+//! 7. [`hub`]: models that are not here yet.
 //!
 //! The binary `minisgl` adds the command line, launching and stopping.
 //!

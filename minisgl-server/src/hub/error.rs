@@ -191,6 +191,14 @@ impl HubError {
         move |source| Self::Io { path: path.to_owned(), source }
     }
 
+    /// What happened, without advice: for when it may still turn out well.
+    pub(super) fn brief(&self) -> String {
+        match self {
+            Self::Unreachable { origin, reason, .. } => format!("cannot reach {origin} ({reason})"),
+            error => error.to_string(),
+        }
+    }
+
     /// Whether the hub is away, rather than having said no.
     pub(super) fn is_away(&self) -> bool {
         match self {

@@ -246,6 +246,12 @@ fn target(url: &str, headers: &HeaderMap) -> Result<String, HubError> {
 
 /// Whether another try may help: not if the request or the certificate is wrong.
 fn is_passing(error: &ureq::Error) -> bool {
+    // A certificate that is refused comes as data that is not valid.
+    if let ureq::Error::Io(error) = error
+        && error.kind() == std::io::ErrorKind::InvalidData
+    {
+        return false;
+    }
     !matches!(
         error,
         ureq::Error::BadUri(_)

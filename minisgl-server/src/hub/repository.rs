@@ -105,7 +105,8 @@ pub(super) fn fetch<'r, R: Repository<'r>>(
     let files = match (repository.list(&patience, observer), cached) {
         (Ok(files), _) => files,
         (Err(error), Ok(folder)) if error.is_away() => {
-            observer.note(&format!("{error}; taking {} from the cache", repository.label()));
+            let (problem, label) = (error.brief(), repository.label());
+            observer.note(&format!("{problem}; taking {label} from the cache"));
             return Ok(folder);
         }
         (Err(error), _) => return Err(error),

@@ -83,7 +83,8 @@ pub(super) fn with_retries<T>(
         let doubled = patience.first_wait.saturating_mul(1 << (failed - 1).min(16));
         let wait = failure.wait.unwrap_or(doubled).min(patience.longest_wait);
         let seconds = wait.as_secs_f64();
-        observer.note(&format!("{}; another try in {seconds:.1} s", failure.error));
+        let problem = failure.error.brief();
+        observer.note(&format!("{problem}; another try in {seconds:.1} s"));
         std::thread::sleep(wait);
     }
 }
