@@ -130,7 +130,7 @@ pub(crate) fn gemm(
         std::collections::hash_map::Entry::Occupied(plan) => plan.into_mut(),
         std::collections::hash_map::Entry::Vacant(empty) => {
             let tuned = tuned.get(&shape).filter(|_| alignment == MAX_ALIGNMENT);
-            empty.insert(Plan::new(handle, &key, workspace.1, tuned)?)
+            empty.insert(Plan::new(handle, &key, workspace.1, tuned, operands.bias)?)
         }
     };
     plan.run(handle, operands, workspace, stream)?;
