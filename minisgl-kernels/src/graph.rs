@@ -8,7 +8,8 @@ use crate::{Error, Stream};
 /// Captured ops: launching them costs the host a few microseconds, however many they are.
 ///
 /// A launch uses the addresses and sizes of the capture. Its inputs are whatever is in that memory
-/// by then. **The tensors that the captured ops use must outlive the graph**: keep them beside it
+/// by then. **The tensors (and [`Attention`](crate::ops::Attention)) that the captured ops use must outlive the
+/// graph**: keep them beside it
 /// (in the `R` of [`Stream::capture`]). A launch after they are gone reads and writes memory of the
 /// GPU that may belong to somebody else.
 #[derive(Debug)]

@@ -107,8 +107,11 @@ impl<'s> Call<'s> {
         argument: &'static str,
         view: View<'_>,
     ) -> Result<*const c_void, Error> {
-        let layout = view.row_layout();
-        if layout.is_none_or(|layout| layout.num_rows > 1 && layout.row_stride != layout.row_len) {
+        let has_gaps = view.num_elements() > 0
+            && view
+                .row_layout()
+                .is_none_or(|layout| layout.num_rows > 1 && layout.row_stride != layout.row_len);
+        if has_gaps {
             return Err(Error::Layout {
                 op: self.op,
                 argument,

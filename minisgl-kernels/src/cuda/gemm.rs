@@ -23,6 +23,9 @@ use plan::{Key, Plan};
 
 pub(crate) use tune::{load, save, tune};
 
+/// Plans that are kept. Prefill has a new number of rows in every step, so they come and go.
+const MAX_PLANS: usize = 4096;
+
 /// Of addresses: what the widest loads of a kernel need. More makes no difference to it.
 const MAX_ALIGNMENT: usize = 16;
 
@@ -120,11 +123,14 @@ pub(crate) fn gemm(
     let mut gemms = stream.device().gemms();
     let handle = gemms.handle()?;
     let Gemms { plans, tuned, .. } = &mut *gemms;
+    if plans.len() >= MAX_PLANS {
+        plans.clear();
+    }
     let plan = match plans.entry(key) {
         std::collections::hash_map::Entry::Occupied(plan) => plan.into_mut(),
         std::collections::hash_map::Entry::Vacant(empty) => {
             let tuned = tuned.get(&shape).filter(|_| alignment == MAX_ALIGNMENT);
-            empty.insert(Plan::new(handle, &key, workspace.1, tuned)?)
+            empty.insert(Plan::new(handle, &key, workspace.1, tuned, operands.bias)?)
         }
     };
     plan.run(handle, operands, workspace, stream)?;

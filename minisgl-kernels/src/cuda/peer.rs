@@ -51,6 +51,8 @@ impl PeerMemory {
 /// Lets kernels that wait for other ranks give up.
 pub struct AbortFlag {
     memory: Pinned,
+    /// Where GPUs find it.
+    device_address: u64,
 }
 
 impl AbortFlag {
@@ -63,7 +65,9 @@ impl AbortFlag {
             let text = "sums through peer memory need GPUs";
             return Err(Error::Unavailable(text.to_owned()));
         };
-        Ok(Self { memory: Pinned::zeroed(device, size_of::<AtomicU32>())? })
+        let memory = Pinned::zeroed(device, size_of::<AtomicU32>())?;
+        let device_address = memory.device_address()?;
+        Ok(Self { memory, device_address })
     }
 
     fn flag(&self) -> &AtomicU32 {
@@ -142,7 +146,7 @@ impl PeerGroup {
     pub fn all_reduce(
         &self,
         stream: &Stream,
-        mut data: ViewMut<'_>,
+        data: ViewMut<'_>,
         algorithm: PeerAlgorithm,
     ) -> Result<(), Error> {
         check_float_rows(OP, "data", data.as_view())?;
@@ -156,8 +160,7 @@ impl PeerGroup {
             return Err(Error::Length { op: OP, got, expected, unit: "bytes" });
         }
         let call = Call::new(OP, stream)?;
-        call.address("data", data.as_view())?;
-        let address = call.dense("data", data.reborrow().as_view())?.cast_mut();
+        let address = call.dense("data", data.as_view())?.cast_mut();
         if bytes == 0 {
             return Ok(());
         }
@@ -167,9 +170,7 @@ impl PeerGroup {
             staging: [std::ptr::null_mut(); MAX_PEERS],
             flags: [std::ptr::null_mut(); MAX_PEERS],
             staging_bytes: self.staging_bytes as i64,
-            abort_flag: std::ptr::without_provenance_mut(
-                self.abort.memory.device_address()? as usize
-            ),
+            abort_flag: std::ptr::without_provenance_mut(self.abort.device_address as usize),
         };
         for (i, member) in self.members.iter().enumerate() {
             peers.staging[i] = member.staging.address().cast();

@@ -6,7 +6,7 @@ use minisgl_kernels::{DType, Device, Error, Stream, Tensor, reference};
 use crate::support::{Array, FLOATS, Rng, for_each_device, host, ids, is_gpu};
 
 /// The sequences of one step and the pool they live in, on the host.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) num_q_heads: usize,
     pub(crate) num_kv_heads: usize,
@@ -27,11 +27,23 @@ pub(crate) struct Step {
     cu_seqlens_q: Tensor,
     kv_lens: Tensor,
     pub(crate) out: Array,
+    out_gap: usize,
     case: Case,
 }
 
 impl Step {
     pub(crate) fn new(device: &Device, dtype: DType, case: &Case, seed: u64) -> Self {
+        Self::with_gaps(device, dtype, case, seed, [7, 5])
+    }
+
+    /// With these gaps between the rows of the queries and of the planned output.
+    pub(crate) fn with_gaps(
+        device: &Device,
+        dtype: DType,
+        case: &Case,
+        seed: u64,
+        [q_gap, out_gap]: [usize; 2],
+    ) -> Self {
         let Case { num_q_heads, num_kv_heads, head_dim, page_size, ref sequences, .. } = *case;
         let mut rng = Rng::fresh(seed);
         let num_tokens: usize = sequences.iter().map(|&(q_len, _)| q_len).sum();
@@ -65,7 +77,7 @@ impl Step {
         let q_shape = [num_tokens, num_q_heads, head_dim];
         let kv_shape = [num_slots, num_kv_heads, head_dim];
         Self {
-            q: Array::new(device, dtype, q_shape, 7, &q),
+            q: Array::new(device, dtype, q_shape, q_gap, &q),
             k_pool: Array::new(device, dtype, kv_shape, 0, &k),
             // A GPU's pools have no gaps.
             v_pool: Array::new(device, dtype, kv_shape, if is_gpu(device) { 0 } else { 3 }, &v),
@@ -74,6 +86,7 @@ impl Step {
             cu_seqlens_q: ids(device, &cu_seqlens_q),
             kv_lens: ids(device, &kv_lens),
             out: Array::poisoned(device, dtype, q_shape, 0),
+            out_gap,
             case: case.clone(),
         }
     }
@@ -112,7 +125,7 @@ impl Step {
         stream: &Stream,
     ) -> Result<(), Error> {
         let q = self.q.view();
-        self.out = Array::poisoned(q.device(), q.dtype(), q.shape(), 5);
+        self.out = Array::poisoned(q.device(), q.dtype(), q.shape(), self.out_gap);
         self.run_into(attention, stream)
     }
 
@@ -123,7 +136,8 @@ impl Step {
 
     fn run_into(&mut self, attention: &mut Attention, stream: &Stream) -> Result<(), Error> {
         let params = self.params();
-        let Self { q, k_pool, v_pool, page_table, rows, cu_seqlens_q, kv_lens, out, case } = self;
+        let Self { q, k_pool, v_pool, page_table, rows, cu_seqlens_q, kv_lens, out, case, .. } =
+            self;
         let kv = PagedKv {
             k_pool: k_pool.view(),
             v_pool: v_pool.view(),

@@ -4,7 +4,9 @@ use minisgl_kernels::ops::{Attention, AttentionBackend, AttentionConfig, HostBat
 use minisgl_kernels::{DType, Device, Error, Stream};
 
 use crate::attention::{Case, Step};
-use crate::support::{FLOATS, for_each_device, gpu_or_skip, gpu_turn, host, is_gpu};
+use crate::support::{
+    FLOATS, assert_close_attention, for_each_device, gpu_or_skip, gpu_turn, host, is_gpu,
+};
 
 const BACKENDS: [AttentionBackend; 3] =
     [AttentionBackend::Native, AttentionBackend::Fi, AttentionBackend::Fa];
@@ -63,16 +65,24 @@ fn check(device: &Device, stream: &Stream, dtype: DType, case: &Case, fixed: boo
         let Some(mut attention) = attention(stream, &config) else { continue };
         let (cu_seqlens_q, kv_lens, fixed_batch) = host_batch(case, fixed);
         let host_batch = HostBatch { cu_seqlens_q: &cu_seqlens_q, kv_lens: &kv_lens, fixed_batch };
-        let mut got = Step::new(device, dtype, case, seed);
         let mut want = Step::new(&host(), dtype, case, seed);
-        attention.plan(stream, got.kv(), got.batch(), host_batch).unwrap();
-        // Two layers of one plan.
-        for _ in 0..2 {
-            got.run_planned(&mut attention, stream);
-        }
         want.run(None);
-        let what = format!("{backend:?}, {} of {}", case.head_dim, case.page_size);
-        got.out.assert_close_attention(&want.out, &what);
+        // Aligned for the widest loads, or not at all.
+        for gaps in [[8, 0], [7, 5]] {
+            let mut got = Step::with_gaps(device, dtype, case, seed, gaps);
+            attention.plan(stream, got.kv(), got.batch(), host_batch).unwrap();
+            if backend == AttentionBackend::Fa && case.window.is_some() {
+                let error = got.try_run_planned(&mut attention, stream).unwrap_err();
+                assert!(error.to_string().contains("window"), "{error}");
+                continue;
+            }
+            // Two layers of one plan.
+            for _ in 0..2 {
+                got.run_planned(&mut attention, stream);
+            }
+            let what = format!("{backend:?}, {case:?}, gaps {gaps:?}");
+            got.out.assert_close_attention(&want.out, &what);
+        }
     }
 }
 
@@ -144,7 +154,7 @@ fn one_graph_serves_every_context_length() {
             let Some(mut attention) = attention(&stream, &config(&longest, backend, dtype)) else {
                 continue;
             };
-            let mut step = Step::new(device, dtype, &longest, 1);
+            let mut step = Step::with_gaps(device, dtype, &longest, 1, [8, 0]);
             let plan = |attention: &mut Attention, step: &Step, case: &Case| {
                 let (cu_seqlens_q, kv_lens, fixed_batch) = host_batch(case, true);
                 let host =
@@ -159,16 +169,25 @@ fn one_graph_serves_every_context_length() {
                     Ok::<(), Error>(())
                 })
                 .unwrap();
-            for lens in [[1, 1, 1, 1], [1, 2000, 17, 333], [2000, 1, 1999, 64]] {
+            for lens in [[1, 1, 1, 1], [1, 2000, 17, 333], [0, 1, 1999, 64], [2000, 0, 0, 7]] {
                 // The same memory, shorter sequences.
                 step.shorten(&stream, &lens);
                 plan(&mut attention, &step, &case(lens));
                 graph.launch(&stream).unwrap();
                 stream.synchronize().unwrap();
                 let mut want = Step::new(&host(), dtype, &longest, 1);
-                want.shorten(&host().new_stream().unwrap(), &lens);
+                // The reference knows no padding.
+                want.shorten(&host().new_stream().unwrap(), &lens.map(|kv_len| kv_len.max(1)));
                 want.run(None);
-                step.out.assert_close_attention(&want.out, &format!("{backend:?}, {lens:?}"));
+                let row = 8 * 128;
+                let (got, want) = (step.out.values(), want.out.values());
+                for (j, (got, want)) in got.chunks(row).zip(want.chunks(row)).enumerate() {
+                    let what = format!("{backend:?}, {lens:?}, sequence {j}");
+                    match lens[j] {
+                        0 => assert!(got.iter().all(|&x| x == 0.0), "{what}: padding gets zeros"),
+                        _ => assert_close_attention(dtype, got, want, &what),
+                    }
+                }
             }
         }
     }

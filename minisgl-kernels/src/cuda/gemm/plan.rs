@@ -71,7 +71,8 @@ impl Drop for Preference {
 }
 
 impl Descriptors {
-    pub(super) fn new(key: &Key) -> Result<Self, Error> {
+    /// `bias` is any that will be used, if one will: the library looks at it when it guesses.
+    pub(super) fn new(key: &Key, bias_address: *const c_void) -> Result<Self, Error> {
         let GemmShape { m, n, k, dtype, out_dtype, bias } = key.shape;
         let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
         let multiply = result::create_matmul_desc(compute, sys::cudaDataType_t::CUDA_R_32F);
@@ -79,11 +80,10 @@ impl Descriptors {
         multiply
             .set(sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA, TRANSPOSED)?;
         if bias {
+            use sys::cublasLtMatmulDescAttributes_t as Attribute;
             let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as i32;
-            multiply.set(
-                sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_EPILOGUE,
-                epilogue,
-            )?;
+            multiply.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)?;
+            multiply.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias_address)?;
         }
         let layout = |dtype, rows: usize, columns: usize, stride: i64| {
             // The stride of a single row may be anything in our layouts, but not in cuBLASLt's.
@@ -231,8 +231,9 @@ impl Plan {
         key: &Key,
         workspace_bytes: usize,
         tuned: Option<&sys::cublasLtMatmulAlgo_t>,
+        bias: *const c_void,
     ) -> Result<Self, Error> {
-        let descriptors = Descriptors::new(key)?;
+        let descriptors = Descriptors::new(key, bias)?;
         let tuned = tuned.filter(|tuned| descriptors.accepts(handle, tuned, workspace_bytes));
         let algorithm = match tuned {
             Some(tuned) => *tuned,

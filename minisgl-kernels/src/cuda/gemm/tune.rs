@@ -28,6 +28,12 @@ const NUM_ROUNDS: usize = 3;
 const MIN_RUNS: usize = 4;
 const MAX_RUNS: usize = 64;
 
+/// What one timing may take, roughly; [`MIN_RUNS`] may take longer.
+const SECONDS_PER_TIMING: f64 = 1e-3;
+
+/// A candidate this much slower than the best is timed no more.
+const HOPELESS: f64 = 1.25;
+
 /// Small floats that no multiplication overflows: the bf16 0.0117.
 const FILL: u16 = 0x3c40;
 
@@ -83,7 +89,7 @@ pub(crate) fn tune(stream: &CudaStream, shape: &GemmShape) -> Result<Tuned, Erro
     let workspace = stream.workspace()?;
     let strides = [shape.k, shape.k, shape.n].map(|stride| stride as i64);
     let key = Key { shape: *shape, strides, alignment: MAX_ALIGNMENT };
-    let descriptors = Descriptors::new(&key)?;
+    let descriptors = Descriptors::new(&key, bench.operands(0).bias)?;
     let (start, end) = (CudaEvent::new(device, true)?, CudaEvent::new(device, true)?);
     let mut gemms = device.gemms();
     let handle = gemms.handle()?;
@@ -101,10 +107,14 @@ pub(crate) fn tune(stream: &CudaStream, shape: &GemmShape) -> Result<Tuned, Erro
     // A few for warmth, and to know how many make some milliseconds.
     let first = candidates[0];
     let guess = time(&first, 2).and_then(|_| time(&first, 2))?;
-    let runs = ((2e-3 / guess.max(1e-6)) as usize).clamp(MIN_RUNS, MAX_RUNS);
+    let runs = ((SECONDS_PER_TIMING / guess.max(1e-6)) as usize).clamp(MIN_RUNS, MAX_RUNS);
     let mut seconds = vec![f64::INFINITY; candidates.len()];
     for _ in 0..NUM_ROUNDS {
+        let least = seconds.iter().copied().fold(f64::INFINITY, f64::min);
         for (seconds, algorithm) in seconds.iter_mut().zip(&candidates) {
+            if seconds.is_finite() && *seconds > HOPELESS * least {
+                continue;
+            }
             // A candidate that does not run is no candidate.
             if let Ok(time) = time(algorithm, runs) {
                 *seconds = seconds.min(time);

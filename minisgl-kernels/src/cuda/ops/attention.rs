@@ -9,7 +9,7 @@ use crate::cuda::sys;
 use crate::ops::{
     AttentionBackend, AttentionConfig, AttentionParams, HostBatch, PagedKv, VarlenBatch,
 };
-use crate::{DType, Error, View, ViewMut};
+use crate::{Error, View, ViewMut};
 
 /// What the library takes, from what the op takes. The op has checked the shapes.
 fn args(
@@ -65,9 +65,9 @@ pub(crate) fn paged_attention(
     call.done(unsafe { native(dtype, rows, &args, target, call.stream()) })
 }
 
-/// A backend of the library with its workspaces; `None` for the plain kernel, which has none.
+/// A backend of the library with its workspaces.
 pub(crate) struct CudaAttention {
-    raw: Option<*mut sys::Attention>,
+    raw: *mut sys::Attention,
     device: CudaDevice,
 }
 
@@ -76,16 +76,15 @@ unsafe impl Send for CudaAttention {}
 // SAFETY: without `&mut` nothing can be done with it.
 unsafe impl Sync for CudaAttention {}
 
-/// The library's form of a configuration; `None` for what the plain kernel does.
-fn config_of(config: &AttentionConfig) -> Option<sys::AttentionConfig> {
+/// The library's form of a configuration.
+fn config_of(config: &AttentionConfig) -> sys::AttentionConfig {
     let backend = match config.backend {
-        AttentionBackend::Native if config.dtype == DType::F32 => return None,
         AttentionBackend::Native => sys::ATTENTION_NATIVE,
         AttentionBackend::Fi => sys::ATTENTION_FI,
         AttentionBackend::Fa => sys::ATTENTION_FA,
     };
     let small = |size: usize| i32::try_from(size).unwrap_or(i32::MAX);
-    Some(sys::AttentionConfig {
+    sys::AttentionConfig {
         backend,
         dtype: code(config.dtype),
         num_q_heads: small(config.num_q_heads),
@@ -95,7 +94,7 @@ fn config_of(config: &AttentionConfig) -> Option<sys::AttentionConfig> {
         max_sequences: small(config.max_sequences),
         max_tokens: config.max_tokens as i64,
         max_pages: config.max_pages as i64,
-    })
+    }
 }
 
 impl CudaAttention {
@@ -105,8 +104,7 @@ impl CudaAttention {
         config: &AttentionConfig,
     ) -> Result<u64, Error> {
         device.make_current()?;
-        let Some(config) = config_of(config) else { return Ok(0) };
-        let kernels = device.kernels();
+        let (config, kernels) = (config_of(config), device.kernels());
         // SAFETY: it reads the configuration, and computes.
         let bytes = unsafe { (kernels.functions.msgl_attention_device_bytes)(&config) };
         u64::try_from(bytes).map_err(|_| Error::Unavailable(kernels.last_error(-1)))
@@ -117,13 +115,15 @@ impl CudaAttention {
         stream.refuse_while_capturing("attention")?;
         // Says what there is, if this is not.
         Self::device_bytes(&device, config)?;
-        let Some(config) = config_of(config) else { return Ok(Self { raw: None, device }) };
-        let kernels = device.kernels();
+        let (config, kernels) = (config_of(config), device.kernels());
         let mut raw = std::ptr::null_mut();
         // SAFETY: it reads the configuration and writes one pointer.
         let status = unsafe { (kernels.functions.msgl_attention_create)(&config, &mut raw) };
         kernels.check("attention", status)?;
-        Ok(Self { raw: Some(raw), device })
+        let attention = Self { raw, device };
+        // The library clears its counters on the default stream, for which no other waits.
+        attention.device.synchronize()?;
+        Ok(attention)
     }
 
     pub(crate) fn plan(
@@ -138,11 +138,10 @@ impl CudaAttention {
         let call = Call::new("attention plan", stream)?;
         stream.refuse_while_capturing("attention plan")?;
         let args = args(&call, num_q_heads, kv, batch, params)?;
-        let Some(raw) = self.raw else { return Ok(()) };
         // SAFETY: the op has checked that the host's arrays are as long as the device's.
         call.done(unsafe {
             (call.functions().msgl_attention_plan)(
-                raw,
+                self.raw,
                 &args,
                 host.cu_seqlens_q.as_ptr(),
                 host.kv_lens.as_ptr(),
@@ -161,9 +160,6 @@ impl CudaAttention {
         params: AttentionParams,
         mut out: ViewMut<'_>,
     ) -> Result<(), Error> {
-        let Some(raw) = self.raw else {
-            return paged_attention(stream, q, kv, batch, params, out);
-        };
         let call = Call::new("attention", stream)?;
         let args = args(&call, q.shape().dims()[1], kv, batch, params)?;
         let (rows, target) = (call.rows("q", q)?, call.rows_mut("out", &mut out)?);
@@ -172,17 +168,15 @@ impl CudaAttention {
         }
         let run = call.functions().msgl_attention_run;
         // SAFETY: the op has checked the shapes; the kernels check the tables.
-        call.done(unsafe { run(raw, rows, &args, target, call.stream()) })
+        call.done(unsafe { run(self.raw, rows, &args, target, call.stream()) })
     }
 }
 
 impl Drop for CudaAttention {
     fn drop(&mut self) {
-        if let Some(raw) = self.raw
-            && self.device.synchronize().is_ok()
-        {
+        if self.device.synchronize().is_ok() {
             // SAFETY: `new` created it, and no queued work uses it any more.
-            let _ = unsafe { (self.device.kernels().functions.msgl_attention_destroy)(raw) };
+            let _ = unsafe { (self.device.kernels().functions.msgl_attention_destroy)(self.raw) };
         }
     }
 }

@@ -55,7 +55,8 @@ pub struct HostBatch<'a> {
     pub kv_lens: &'a [i32],
     /// Whether runs of this plan are, or will be, captured in a graph: one query per sequence, and
     /// the launch depends on the number of sequences only, so that the graph can be replayed after
-    /// any later plan for the same number. A sequence with `kv_len` 0 (padding) gets zeros.
+    /// any later plan for the same number. On a GPU, a sequence with `kv_len` 0 (padding) gets
+    /// zeros.
     pub fixed_batch: bool,
 }
 
@@ -141,7 +142,9 @@ impl Attention {
         Ok(())
     }
 
-    /// [`paged_attention`] of one layer, as planned. Can be captured.
+    /// [`paged_attention`] of one layer, as planned. Can be captured in a graph, which `self` must then
+    /// outlive. [`AttentionBackend::Fa`] has no sliding window: with one, a GPU answers
+    /// [`Error::Device`].
     ///
     /// # Errors
     /// [`Error::Parameter`] if there is no plan for such a batch, and those of [`paged_attention`].
