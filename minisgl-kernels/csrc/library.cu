@@ -71,3 +71,5 @@ extern "C" const char *msgl_manifest(void) {
     static const std::string text = msgl::manifest();
     return text.c_str();
 }
+
+extern "C" const char *msgl_last_error(void) { return msgl::last_error; }
