@@ -7,9 +7,9 @@
 #include "common.cuh"
 #include "attention_backend.cuh"
 
-// The build defines the architectures that it compiles for, separated by commas.
+// The build defines the architectures that it compiles for, separated by underscores.
 #ifndef MSGL_ARCHS
-#error "MSGL_ARCHS must be defined, for example as 80,90a"
+#error "MSGL_ARCHS must be defined, for example as 80_90a"
 #endif
 #define MSGL_TEXT(...) #__VA_ARGS__
 #define MSGL_TEXT_OF(...) MSGL_TEXT(__VA_ARGS__)
@@ -22,9 +22,9 @@ thread_local char last_error[512] = "";
 std::string manifest() {
     std::string archs = "\"";
     for (const char c : std::string(MSGL_TEXT_OF(MSGL_ARCHS))) {
-        if (c == ',') {
+        if (c == '_') {
             archs += "\", \"";
-        } else if (c != ' ') {
+        } else {
             archs += c;
         }
     }
@@ -71,3 +71,5 @@ extern "C" const char *msgl_manifest(void) {
     static const std::string text = msgl::manifest();
     return text.c_str();
 }
+
+extern "C" const char *msgl_last_error(void) { return msgl::last_error; }

@@ -57,6 +57,7 @@ fn no_command_shows_the_help_and_an_unknown_one_is_refused() {
 fn kernels_takes_known_architectures() {
     assert_eq!(parse("kernels"), Ok(Task::Kernels(kernels::Options::default())));
     assert!(parse("kernels --arch 80,90a --jobs 2").is_ok());
+    assert_eq!(parse("dist"), Ok(Task::Dist(kernels::Options::default())));
     assert_eq!(parse("kernels --arch 75"), Err(ErrorKind::ValueValidation));
     assert_eq!(parse("kernels --jobs 0"), Err(ErrorKind::ValueValidation));
 }

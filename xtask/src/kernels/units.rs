@@ -118,7 +118,8 @@ pub(super) fn list(sources: &Path, archs: &[Arch]) -> Result<Vec<Unit>> {
 
 fn flags(archs: &[Arch], hopper: bool) -> Vec<String> {
     let mut flags: Vec<String> = FLAGS.iter().map(|&flag| flag.to_owned()).collect();
-    flags.push(format!("-DMSGL_ARCHS={}", comma_separated(archs)));
+    // nvcc would take what follows a comma for another definition.
+    flags.push(format!("-DMSGL_ARCHS={}", comma_separated(archs).replace(',', "_")));
     flags.push(format!("-DMSGL_HOPPER={}", u8::from(hopper)));
     flags.extend(archs.iter().map(|arch| format!("-gencode=arch=compute_{arch},code=sm_{arch}")));
     flags

@@ -53,5 +53,8 @@ fn hopper_files_are_for_hopper_alone() {
     };
     assert_eq!(named("80,89"), [("rows".to_owned(), 2, false)]);
     assert_eq!(named("80,90a"), [("fa3_64".to_owned(), 1, true), ("rows".to_owned(), 2, true)]);
+    // nvcc splits definitions at commas.
+    let units = list(folder.path(), &archs("80,90a")).unwrap();
+    assert!(units[1].flags.contains(&"-DMSGL_ARCHS=80_90a".to_owned()));
     assert!(list(&folder.path().join("none"), &archs("80")).is_err());
 }
