@@ -115,8 +115,8 @@ impl Functions {
     fn load(library: &Library) -> Result<Self, String> {
         /// Of the type that the field has, which is that in the header.
         fn get<T: Copy>(library: &Library, name: &str) -> Result<T, String> {
-            // SAFETY: the fields above have the types of `nccl.h`; the pointers are kept only as
-            // long as the library.
+            // SAFETY: the fields above have the types of `nccl.h`; a library whose pointers
+            // are kept is never unloaded.
             let symbol = unsafe { library.get::<T>(name.as_bytes()) };
             symbol.map(|symbol| *symbol).map_err(|_| format!("it has no function {name}"))
         }
@@ -141,8 +141,6 @@ impl Functions {
 pub struct NcclLibrary {
     pub(super) functions: Functions,
     version: c_int,
-    /// Keeps the functions valid.
-    _library: Library,
 }
 
 impl NcclLibrary {
@@ -165,7 +163,10 @@ impl NcclLibrary {
             let got = version_text(version);
             return Err(failed(format!("it is version {got}, 2.19 or later is needed")));
         }
-        Ok(Arc::new(Self { functions, version, _library: library }))
+        // Never unloaded: NCCL has threads of its own (an id has one that listens for ranks), which
+        // would run on in code that is gone.
+        std::mem::forget(library);
+        Ok(Arc::new(Self { functions, version }))
     }
 
     /// Its version, such as `2.28.9`.
