@@ -130,6 +130,30 @@ pub enum CommError {
         /// What is wrong with it.
         problem: String,
     },
+    /// NCCL does not load, or is not what is needed.
+    #[error("NCCL cannot be used from {}: {problem}", path.display())]
+    NcclLibrary {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A call of NCCL failed, or took too long.
+    #[error("{call}: {message}")]
+    Nccl {
+        /// The call.
+        call: &'static str,
+        /// What NCCL says.
+        message: String,
+    },
+    /// Something that only works on GPUs.
+    #[error("{what} needs a GPU, this is {got}")]
+    Gpu {
+        /// What needs it.
+        what: &'static str,
+        /// What there is instead.
+        got: String,
+    },
     /// An op on this rank's own arrays failed: a layout it cannot use, or no memory for staging.
     #[error(transparent)]
     Kernel(#[from] minisgl_kernels::Error),

@@ -13,6 +13,7 @@
 //! 3. [`ThreadRank`]: the collectives over shared memory.
 //! 4. `staging` and `blocks`: the buffers they use, and how large arrays are cut to fit.
 //! 5. [`nodes`]: groups over several processes.
+//! 6. [`nccl`], [`peers`]: ranks on GPUs.
 //!
 //! **Invariants:** every rank gets the same bits, and they do not depend on who arrived when. No
 //! rank waits for ever for one that failed, panicked, left, or called something else: the group is
@@ -41,13 +42,14 @@
 //! assert_eq!(sums, [[1.0, 2.0], [1.0, 2.0]]);
 //! # Ok::<(), minisgl_comm::CommError>(())
 //! ```
-#![forbid(unsafe_code)]
 
 mod blocks;
 mod call;
 mod communicator;
 mod error;
+pub mod nccl;
 pub mod nodes;
+pub mod peers;
 mod rendezvous;
 mod single;
 mod staging;

@@ -117,22 +117,22 @@ impl Node {
     /// breaks.
     pub fn into_ranks(self, ranks_per_node: usize) -> Result<(Vec<NodeRank>, Links), CommError> {
         let Self { config, connections } = self;
-        let (mut links, mut data) = (Vec::new(), Vec::new());
-        for connection in connections {
+        let mut data = Vec::new();
+        for connection in &connections {
             let peer = connection.link.peer();
-            let broken = |source| CommError::Node { node: peer, problem: format!("{source}") };
-            let handle = connection.data.try_clone().map_err(broken)?;
-            links.push((connection.link, connection.receiver, handle));
-            data.push((peer, connection.data));
+            let broken = |error| CommError::Node { node: peer, problem: format!("{error}") };
+            data.push((peer, connection.data.try_clone().map_err(broken)?));
         }
         let ranks = rank::node_group(config.num_nodes, config.node, ranks_per_node, data)?;
         let abort = ranks[0].abort_handle();
-        let links = links.into_iter().map(|(link, receiver, data)| {
-            link.end_on_abort(&abort, data);
-            (link, receiver)
-        });
-        let links = links.collect();
-        Ok((ranks, links))
+        Ok((ranks, tied(connections, &abort)))
+    }
+
+    /// The links alone, for ranks that exchange their arrays otherwise, as on GPUs. An abort of the
+    /// group of `abort` reaches every node and ends the links; the other way round, who listens to a
+    /// link aborts it.
+    pub fn into_links(self, abort: &AbortHandle) -> Links {
+        tied(self.connections, abort)
     }
 
     /// Tells the other nodes that this one gives up before there are ranks, and why.
@@ -141,6 +141,15 @@ impl Node {
             connection.link.abort(reason);
         }
     }
+}
+
+/// The links of `connections`, which end when the group is aborted.
+fn tied(connections: Vec<Connection>, abort: &AbortHandle) -> Links {
+    let tie = |Connection { link, receiver, data }| {
+        link.end_on_abort(abort, data);
+        (link, receiver)
+    };
+    connections.into_iter().map(tie).collect()
 }
 
 impl LinkReceiver {

@@ -18,6 +18,10 @@
 //! shares of all. One output is enough: the next round writes it only after its first meeting, to
 //! which every rank came only after it had read.
 //!
+//! Ranks may be on one GPU, which they share. There work is queued, so a rank waits for its stream
+//! before every meeting: then what it wrote is there, and what it read is read. That cannot be captured
+//! in a graph.
+//!
 //! A rank whose meeting fails has not waited for the others, but it begins no further round: a
 //! meeting fails only in an aborted group, and there no round begins.
 //!
@@ -132,7 +136,8 @@ impl ThreadRank {
     ) -> Result<(), CommError> {
         let mut input = write(&self.group.members[self.rank].inputs[index]);
         let room = input.room(stream.device(), block.dtype(), dims(block))?;
-        Ok(ops::copy(stream, block, room)?)
+        ops::copy(stream, block, room)?;
+        Ok(stream.synchronize()?)
     }
 
     /// The inputs `index` of all ranks, in their order.
@@ -196,6 +201,7 @@ impl ThreadRank {
             let mut output = write(&self.group.members[self.rank].output);
             let sum = output.room(stream.device(), dtype, share.dims())?;
             self.sum_inputs(stream, index, &block, &share, sum)?;
+            stream.synchronize()?;
         }
         self.meet(call)?;
 
@@ -267,6 +273,7 @@ impl ThreadRank {
                 self.stage(stream, index, target.as_view())?;
                 self.meet(call)?;
             } else {
+                stream.synchronize()?;
                 self.meet(call)?;
                 let source = read(&self.group.members[root].inputs[index]);
                 ops::copy(stream, source.filled(dtype, block.dims())?, target)?;

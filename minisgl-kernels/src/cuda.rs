@@ -52,7 +52,7 @@ mod transfer;
 
 pub use device::CudaDevice;
 pub use libraries::CudaLibraries;
-pub use library::{LibraryInfo, LibrarySearch};
+pub use library::{LibraryInfo, LibrarySearch, find_nccl};
 pub use peer::{AbortFlag, MAX_PEERS, PeerAlgorithm, PeerGroup, PeerMemory};
 pub use probe::{CudaReport, DriverInfo, GpuInfo, has_driver, probe};
 pub use stream::CudaStream;

@@ -227,6 +227,30 @@ fn a_node_that_drops_out_ends_the_others() {
 }
 
 #[test]
+fn links_without_ranks_carry_an_abort_of_any_group() {
+    let address = &free_address();
+    thread::scope(|scope| {
+        for node in 0..2 {
+            scope.spawn(move || {
+                let group = minisgl_comm::SingleRank::new();
+                let abort = group.abort_handle();
+                let joined = Node::join(config(2, node, address), &[]).unwrap();
+                let (link, receiver) = joined.into_links(&abort).pop().unwrap();
+                let (told, ended) = std::sync::mpsc::channel();
+                abort.on_abort(move |_| told.send(()).unwrap());
+                receiver.spawn(abort.clone(), |_| {}).unwrap();
+                if node == 1 {
+                    group.abort("a GPU fell off the bus");
+                }
+                ended.recv().unwrap();
+                assert_eq!(abort.reason().as_deref(), Some("a GPU fell off the bus"));
+                drop(link);
+            });
+        }
+    });
+}
+
+#[test]
 fn who_does_not_come_is_named() {
     let address = &free_address();
     let short = |node, secret: &str| NodeConfig {

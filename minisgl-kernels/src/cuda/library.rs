@@ -61,6 +61,14 @@ pub(super) const NCCL: Wanted = Wanted {
     version: nccl_version,
 };
 
+/// Finds NCCL for the crate that calls it.
+///
+/// # Errors
+/// A sentence that says how to get it.
+pub fn find_nccl(search: &LibrarySearch) -> Result<LibraryInfo, String> {
+    find(&NCCL, search.nccl.as_deref(), search)
+}
+
 /// Loads the library from `named`, or else from the first place that has it, and asks for its
 /// version.
 pub(super) fn find(

@@ -90,7 +90,8 @@ impl CudaStream {
             .map_err(failed("waiting for a stream"))
     }
 
-    pub(super) fn is_capturing(&self) -> bool {
+    /// Whether what is queued goes into a graph at the moment.
+    pub fn is_capturing(&self) -> bool {
         self.inner.capturing.load(Ordering::Relaxed)
     }
 

@@ -35,7 +35,7 @@ pub(super) const ALLOWED: Allowed = Allowed {
         },
         AllowedIn {
             name: "minisgl-comm",
-            normal: &["getrandom", "half", "hmac", "sha2", "thiserror"],
+            normal: &["getrandom", "half", "hmac", "libloading", "sha2", "thiserror"],
             dev: &[],
         },
         AllowedIn { name: "minisgl-cache", normal: &["thiserror"], dev: &[] },

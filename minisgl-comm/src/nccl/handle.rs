@@ -1,0 +1,134 @@
+//! A communicator of NCCL that two threads may use: its rank's, and the watchdog's, which may end it.
+//!
+//! Never knows: collectives.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::sys::{Comm, Config, Functions, IN_PROGRESS, NcclId, NcclLibrary, SUCCESS, Status};
+use crate::CommError;
+use crate::rendezvous::Rendezvous;
+
+/// How often NCCL is asked whether it is done with what it does in the background.
+const POLL: Duration = Duration::from_micros(50);
+
+pub(super) struct Handle {
+    library: Arc<NcclLibrary>,
+    /// `None` once it was aborted.
+    comm: Mutex<Option<Raw>>,
+    rendezvous: Arc<Rendezvous>,
+}
+
+#[derive(Clone, Copy)]
+struct Raw(Comm);
+
+// SAFETY: NCCL's communicators are not bound to a thread; the lock keeps calls apart.
+unsafe impl Send for Raw {}
+
+impl Handle {
+    /// Comes together with the other ranks; the device must be current.
+    pub(super) fn connect(
+        library: &Arc<NcclLibrary>,
+        id: NcclId,
+        world_size: usize,
+        rank: usize,
+        timeout: Duration,
+        rendezvous: &Arc<Rendezvous>,
+    ) -> Result<Arc<Self>, CommError> {
+        const CALL: &str = "ncclCommInitRankConfig";
+        rendezvous.check()?;
+        let mut comm: Comm = std::ptr::null_mut();
+        let mut config = Config::non_blocking();
+        let (world_size, rank) = (world_size as i32, rank as i32);
+        let init = library.functions.comm_init_rank_config;
+        // SAFETY: both pointers are to live values of the types in the header, read and written
+        // during the call alone.
+        let status = unsafe { init(&mut comm, world_size, id.0, rank, &mut config) };
+        // SAFETY: null, or the communicator that was just made.
+        unsafe { library.check(CALL, status, comm) }?;
+        let (library, rendezvous) = (library.clone(), rendezvous.clone());
+        let handle = Arc::new(Self { library, comm: Mutex::new(Some(Raw(comm))), rendezvous });
+        handle.settle(CALL, status, timeout)?;
+        Ok(handle)
+    }
+
+    /// Makes one call on the communicator, and waits until NCCL has taken it in.
+    ///
+    /// `call` returns the status of a function of NCCL on the communicator that it is given.
+    pub(super) fn call(
+        &self,
+        name: &'static str,
+        timeout: Duration,
+        call: impl FnOnce(&Functions, Comm) -> Status,
+    ) -> Result<(), CommError> {
+        self.rendezvous.check()?;
+        let status = {
+            let comm = self.lock();
+            let Some(Raw(comm)) = *comm else { return self.aborted() };
+            let status = call(&self.library.functions, comm);
+            // SAFETY: it has not been destroyed: that takes the lock.
+            unsafe { self.library.check(name, status, comm) }?;
+            status
+        };
+        self.settle(name, status, timeout)
+    }
+
+    /// Waits while NCCL works in the background.
+    fn settle(
+        &self,
+        name: &'static str,
+        mut status: Status,
+        timeout: Duration,
+    ) -> Result<(), CommError> {
+        let deadline = Instant::now() + timeout;
+        while status == IN_PROGRESS {
+            self.rendezvous.check()?;
+            if Instant::now() > deadline {
+                let message = format!("not done within {} s", timeout.as_secs_f64());
+                return Err(CommError::Nccl { call: name, message });
+            }
+            thread::sleep(POLL);
+            status = self.async_error(name)?;
+        }
+        Ok(())
+    }
+
+    /// What has come of the calls so far: done, in progress, or an error.
+    pub(super) fn async_error(&self, name: &'static str) -> Result<Status, CommError> {
+        let comm = self.lock();
+        let Some(Raw(comm)) = *comm else { return self.aborted() };
+        let mut later = SUCCESS;
+        // SAFETY: the communicator has not been destroyed, and one status is written.
+        let status = unsafe { (self.library.functions.comm_get_async_error)(comm, &mut later) };
+        let worst = if status == SUCCESS { later } else { status };
+        // SAFETY: as above.
+        unsafe { self.library.check(name, worst, comm) }?;
+        Ok(worst)
+    }
+
+    fn aborted<T>(&self) -> Result<T, CommError> {
+        let reason = self.rendezvous.abort_reason().unwrap_or_else(|| "it has ended".into());
+        Err(CommError::Aborted { reason })
+    }
+
+    /// Ends the communicator, and kernels that wait in it. Also its ordinary end: unlike
+    /// `ncclCommDestroy` it waits for nobody, and the rank's work is done by then.
+    pub(super) fn abort(&self) {
+        if let Some(Raw(comm)) = self.lock().take() {
+            // SAFETY: it has not been destroyed, and nobody can get at it any more. What it returns
+            // tells of errors that nobody waits for.
+            unsafe { (self.library.functions.comm_abort)(comm) };
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Raw>> {
+        self.comm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}

@@ -1,0 +1,195 @@
+//! Ranks on GPUs of one process that sum small arrays through memory they read from each other, and
+//! leave everything else to another communicator.
+//!
+//! Never knows: how that one works, or what the kernels do.
+//!
+//! A sum of a few hundred KiB takes NCCL several times as long as one kernel that reads the other
+//! GPUs' memory, and a decode step has two of them per layer. Which way is taken follows from size and
+//! number of ranks alone, so all ranks take the same.
+
+use std::sync::Arc;
+
+use minisgl_kernels::cuda::{AbortFlag, PeerAlgorithm, PeerGroup, PeerMemory};
+use minisgl_kernels::{Device, Stream, View, ViewMut};
+
+use crate::call::Call;
+use crate::{AbortHandle, CommError, Communicator};
+
+/// Up to which size a sum is taken how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerLimits {
+    /// Every rank reads everything: one step.
+    pub one_shot_bytes: usize,
+    /// Every rank sums a part and reads the others' sums: two steps, less to read.
+    pub two_shot_bytes: usize,
+}
+
+impl PeerLimits {
+    /// For GPUs that are connected by NVLink, from where others have found the ways to cross. With
+    /// two ranks both read as much, so one step is always better.
+    pub fn for_world(world_size: usize) -> Self {
+        let two_shot_bytes = 8 << 20;
+        let one_shot_bytes = match world_size {
+            ..=2 => two_shot_bytes,
+            3..=4 => 512 << 10,
+            _ => 256 << 10,
+        };
+        Self { one_shot_bytes, two_shot_bytes }
+    }
+
+    /// How to sum so many bytes; `None` for not here.
+    pub fn algorithm(&self, bytes: usize) -> Option<PeerAlgorithm> {
+        if bytes <= self.one_shot_bytes {
+            Some(PeerAlgorithm::OneShot)
+        } else if bytes <= self.two_shot_bytes {
+            Some(PeerAlgorithm::TwoShot)
+        } else {
+            None
+        }
+    }
+}
+
+/// What the ranks of one process need of each other, made before they start.
+#[derive(Clone)]
+pub struct PeerSetup {
+    members: Vec<Arc<PeerMemory>>,
+    abort: Arc<AbortFlag>,
+    limits: PeerLimits,
+}
+
+impl PeerSetup {
+    /// Memory on each rank's device, `devices` being in the order of the ranks. Ranks may share one.
+    ///
+    /// # Errors
+    /// [`CommError::WorldSize`] if there are none, [`CommError::Kernel`] on the CPU or without
+    /// memory.
+    pub fn new(devices: &[Device], limits: PeerLimits) -> Result<Self, CommError> {
+        let Some(first) = devices.first() else {
+            return Err(CommError::WorldSize { world_size: 0 });
+        };
+        let memory = |device| PeerMemory::new(device, limits.two_shot_bytes).map(Arc::new);
+        Ok(Self {
+            members: devices.iter().map(memory).collect::<Result<_, _>>()?,
+            abort: Arc::new(AbortFlag::new(first)?),
+            limits,
+        })
+    }
+
+    /// Rank `base.rank()`, which leaves to `base` what is not summed here. `abort` is of `base`'s
+    /// group: when that is aborted, kernels that wait for another rank give up.
+    ///
+    /// # Errors
+    /// [`CommError::Kernel`] if the rank's GPU cannot read the memory of another,
+    /// [`CommError::WorldSize`] if `base` has another number of ranks.
+    pub fn connect(
+        &self,
+        base: Box<dyn Communicator>,
+        abort: AbortHandle,
+    ) -> Result<PeerRank, CommError> {
+        let world_size = base.world_size();
+        if world_size != self.members.len() {
+            return Err(CommError::WorldSize { world_size });
+        }
+        let peers = PeerGroup::connect(base.rank(), self.members.clone(), self.abort.clone())?;
+        let flag = self.abort.clone();
+        abort.on_abort(move |_| flag.raise());
+        Ok(PeerRank { base, abort, peers, limits: self.limits })
+    }
+}
+
+/// One rank of a [`PeerSetup`].
+pub struct PeerRank {
+    base: Box<dyn Communicator>,
+    abort: AbortHandle,
+    peers: PeerGroup,
+    limits: PeerLimits,
+}
+
+impl PeerRank {
+    /// The sum, if it is one for here.
+    fn try_all_reduce(&self, stream: &Stream, data: &mut ViewMut<'_>) -> Result<bool, CommError> {
+        Call::all_reduce(data.as_view())?;
+        let len = data.as_view().num_elements();
+        let bytes = len * data.dtype().size_bytes();
+        let Some(algorithm) = self.limits.algorithm(bytes) else { return Ok(false) };
+        // Strides may differ between the ranks, but the way must not: so gaps are an error.
+        let whole = data.reborrow().reshape([len])?;
+        if let Some(reason) = self.abort.reason() {
+            return Err(CommError::Aborted { reason });
+        }
+        self.peers.all_reduce(stream, whole, algorithm)?;
+        Ok(true)
+    }
+}
+
+impl Communicator for PeerRank {
+    fn rank(&self) -> usize {
+        self.base.rank()
+    }
+
+    fn world_size(&self) -> usize {
+        self.base.world_size()
+    }
+
+    /// Added in the order of the ranks up to [`PeerLimits::two_shot_bytes`]; beyond, as the other
+    /// communicator does. Small arrays must be contiguous.
+    fn all_reduce(&self, stream: &Stream, mut data: ViewMut<'_>) -> Result<(), CommError> {
+        match self.try_all_reduce(stream, &mut data) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.base.all_reduce(stream, data),
+            Err(error) => {
+                if !matches!(error, CommError::Aborted { .. }) {
+                    self.abort.abort(&format!("rank {}: {error}", self.rank()));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn all_gather(
+        &self,
+        stream: &Stream,
+        input: View<'_>,
+        output: ViewMut<'_>,
+    ) -> Result<(), CommError> {
+        self.base.all_gather(stream, input, output)
+    }
+
+    fn broadcast(&self, stream: &Stream, data: ViewMut<'_>, root: usize) -> Result<(), CommError> {
+        self.base.broadcast(stream, data, root)
+    }
+
+    fn barrier(&self) -> Result<(), CommError> {
+        self.base.barrier()
+    }
+
+    fn abort(&self, reason: &str) {
+        self.base.abort(reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_follows_from_the_size() {
+        let limits = PeerLimits::for_world(4);
+        let way = |bytes| limits.algorithm(bytes);
+        assert_eq!(way(0), Some(PeerAlgorithm::OneShot));
+        assert_eq!(way(512 << 10), Some(PeerAlgorithm::OneShot));
+        assert_eq!(way((512 << 10) + 1), Some(PeerAlgorithm::TwoShot));
+        assert_eq!(way(8 << 20), Some(PeerAlgorithm::TwoShot));
+        assert_eq!(way((8 << 20) + 1), None);
+        assert_eq!(PeerLimits::for_world(2).algorithm(8 << 20), Some(PeerAlgorithm::OneShot));
+        assert!(PeerLimits::for_world(8).one_shot_bytes < limits.one_shot_bytes);
+    }
+
+    #[test]
+    fn a_cpu_has_no_peers() {
+        let cpu = Device::cpu(std::num::NonZeroUsize::MIN).unwrap();
+        let limits = PeerLimits::for_world(2);
+        assert!(matches!(PeerSetup::new(&[cpu], limits), Err(CommError::Kernel(_))));
+        assert!(matches!(PeerSetup::new(&[], limits), Err(CommError::WorldSize { .. })));
+    }
+}
