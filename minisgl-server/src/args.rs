@@ -63,7 +63,7 @@ pub(crate) enum Command {
     /// Say what this machine has: CPU, memory, GPUs and their libraries; and what is missing
     ///
     /// Libraries are also looked for in the Python environment that is active, and NCCL where the
-    /// environment variable MINISGL_NCCL_PATH says.
+    /// environment variable MINISGL_NCCL_SO says.
     Doctor,
     /// Measure how fast this machine is, without a network
     #[command(subcommand)]
@@ -77,7 +77,7 @@ pub(crate) enum Bench {
     /// Prints tokens per second beside the floor: the time that reading the weights in every step
     /// and the KV cache of every sequence takes at the memory bandwidth measured at the start. Takes
     /// the options of the server as well; those about the network do nothing.
-    Offline(OfflineArgs),
+    Offline(Box<OfflineArgs>),
 }
 
 #[derive(Args, Debug)]

@@ -34,7 +34,7 @@ pub(crate) fn library_search() -> LibrarySearch {
     let system = ["/usr/local", "/usr"].map(PathBuf::from);
     LibrarySearch {
         python_prefixes: environments.chain(system).collect(),
-        nccl: path("MINISGL_NCCL_PATH"),
+        nccl: path("MINISGL_NCCL_SO"),
         kernels: path("MINISGL_KERNELS"),
     }
 }
