@@ -40,7 +40,6 @@ fn tokens(case: &str, options: &EngineOptions, overlap: bool) -> Vec<Vec<TokenId
 /// In f32, where rounding turns no choice: with graphs and without, overlapped or not, with the
 /// prefix cache or without, whatever the page size.
 #[test]
-#[expect(clippy::print_stdout, reason = "a test that did not run says so")]
 fn every_way_of_using_a_gpu_gives_the_tokens_of_the_cpu() {
     if !harness::on_gpu() {
         println!("skipped, since MINISGL_TEST_CUDA is not 1");
