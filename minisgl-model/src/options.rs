@@ -131,6 +131,8 @@ pub enum AttentionBackend {
     Fa,
     /// FlashInfer.
     Fi,
+    /// This project's own.
+    Native,
 }
 
 /// Attention backends for prefill and for decode.
@@ -182,7 +184,8 @@ impl FromStr for AttentionBackend {
             "auto" => Ok(Self::Auto),
             "fa" => Ok(Self::Fa),
             "fi" => Ok(Self::Fi),
-            _ => Err(format!("unknown attention backend `{text}`: use auto, fa or fi")),
+            "native" => Ok(Self::Native),
+            _ => Err(format!("unknown attention backend `{text}`: use auto, fa, fi or native")),
         }
     }
 }
@@ -203,6 +206,7 @@ impl fmt::Display for AttentionBackend {
             Self::Auto => "auto",
             Self::Fa => "fa",
             Self::Fi => "fi",
+            Self::Native => "native",
         })
     }
 }
@@ -228,7 +232,7 @@ mod tests {
         assert_eq!(parse("fa,fi").unwrap().to_string(), "fa,fi");
         assert_eq!(parse("fi,fi").unwrap().to_string(), "fi");
         for bad in ["", "fa,", "fa,fi,fa", "trtllm"] {
-            assert!(parse(bad).unwrap_err().contains("use auto, fa or fi"), "{bad}");
+            assert!(parse(bad).unwrap_err().contains("use auto, fa, fi or native"), "{bad}");
         }
     }
 }

@@ -161,7 +161,8 @@ pub(crate) struct ServeArgs {
     /// CPU threads that compute, over all ranks [default: all cores]
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub(crate) cpu_threads: Option<NonZeroUsize>,
-    /// Attention kernels on GPUs: auto, fa, fi, or two of them for prefill and decode, as in fa,fi
+    /// Attention kernels on GPUs: auto, fa (FlashAttention), fi (FlashInfer), native (our own), or two
+    /// of them for prefill and decode, as in fa,fi
     #[arg(
         long,
         visible_alias = "attn",

@@ -79,6 +79,7 @@ impl PhaseBackends {
                 (Choice::Auto, Device::Cpu(_)) => &[AttentionBackend::Native],
                 (Choice::Fa, _) => &[AttentionBackend::Fa],
                 (Choice::Fi, _) => &[AttentionBackend::Fi],
+                (Choice::Native, _) => &[AttentionBackend::Native],
                 (Choice::Auto, _) => {
                     &[AttentionBackend::Fa, AttentionBackend::Fi, AttentionBackend::Native]
                 }
