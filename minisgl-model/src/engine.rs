@@ -49,10 +49,10 @@ pub struct Launched(usize);
 
 /// See the [module](self).
 pub struct Engine {
+    /// First, so that they are dropped before the memory and the communicator that they use.
+    graphs: Graphs,
     stream: Stream,
     comm: Box<dyn Communicator>,
-    /// Before all memory that they use.
-    graphs: Graphs,
     memory: StepMemory,
     /// By the number of the step.
     results: Vec<Results>,

@@ -5,6 +5,7 @@
 //! Never knows requests; it passes plans down and samples up.
 
 mod launch;
+mod members;
 mod nodes;
 mod placement;
 mod wire;

@@ -44,5 +44,5 @@ pub use group::{EngineLimits, LaunchObserver, RankGroup};
 pub use minisgl_comm::AbortHandle;
 pub use minisgl_comm::nodes::{NodeConfig, Secret};
 pub use minisgl_kernels::cuda::LibrarySearch;
-pub use options::{AttentionChoice, DTypeChoice, DeviceChoice, EngineOptions};
+pub use options::{AllReduceChoice, AttentionChoice, DTypeChoice, DeviceChoice, EngineOptions};
 pub use presets::preset;

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use minisgl_comm::nodes::NodeConfig;
 use minisgl_kernels::cuda::LibrarySearch;
@@ -19,6 +20,12 @@ pub struct EngineOptions {
     pub device: DeviceChoice,
     /// Which GPU each rank uses, by the driver's numbers; the first ones if not given.
     pub gpus: Option<Vec<usize>>,
+    /// How GPUs sum.
+    pub all_reduce: AllReduceChoice,
+    /// How long the ranks may take to come together.
+    pub init_timeout: Duration,
+    /// How long one of NCCL's collectives may take.
+    pub nccl_timeout: Duration,
     /// Where the fastest GEMM algorithms of a GPU are kept; they are not measured if not given.
     pub gemm_cache: Option<PathBuf>,
     /// Where the CUDA libraries are looked for.
@@ -59,6 +66,9 @@ impl Default for EngineOptions {
         Self {
             device: DeviceChoice::Auto,
             gpus: None,
+            all_reduce: AllReduceChoice::Auto,
+            init_timeout: Duration::from_secs(120),
+            nccl_timeout: Duration::from_secs(600),
             gemm_cache: None,
             libraries: LibrarySearch::default(),
             cpu_threads: None,
@@ -107,6 +117,17 @@ pub enum DeviceChoice {
     Cpu,
     /// GPUs, or an error.
     Cuda,
+}
+
+/// How GPUs sum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AllReduceChoice {
+    /// Small arrays through peer memory if there is access to it, large ones through NCCL.
+    Auto,
+    /// NCCL alone.
+    Nccl,
+    /// As `Auto`, or an error without peer access.
+    P2p,
 }
 
 /// Element type of weights, activations and KV.
@@ -158,6 +179,19 @@ impl FromStr for DeviceChoice {
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda),
             _ => Err(format!("unknown device `{text}`: use auto, cpu or cuda")),
+        }
+    }
+}
+
+impl FromStr for AllReduceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "nccl" => Ok(Self::Nccl),
+            "p2p" => Ok(Self::P2p),
+            _ => Err(format!("unknown all-reduce `{text}`: use auto, nccl or p2p")),
         }
     }
 }

@@ -8,7 +8,7 @@
 //! State moves on when a step is *planned* (positions computed, tokens to be sampled), so that the
 //! next one can be planned before its output is known. What was planned cannot be undone; so what a
 //! finished request holds is released only when its last planned step is committed. Abort, stop and
-//! errors all go through that one rule, in [`release`].
+//! errors all go through that one rule, in `release`.
 //!
 //! Never knows: the executor, time, text.
 

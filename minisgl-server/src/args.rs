@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use minisgl_model::{AttentionChoice, DTypeChoice, DeviceChoice};
+use minisgl_model::{AllReduceChoice, AttentionChoice, DTypeChoice, DeviceChoice};
 use minisgl_sched::CacheKind;
 
 use self::nodes::NodeArgs;
@@ -158,6 +158,19 @@ pub(crate) struct ServeArgs {
     /// Which GPU each rank uses, by the driver's numbers; one named twice is shared [default: 0,1,..]
     #[arg(long, value_name = "N,N,..", value_delimiter = ',', help_heading = "Machine")]
     pub(crate) devices: Option<Vec<usize>>,
+    /// How GPUs sum: auto (small arrays through each other's memory, large ones through NCCL), nccl, p2p
+    #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Machine")]
+    pub(crate) all_reduce: AllReduceChoice,
+    /// Seconds that one of NCCL's collectives may take before the group counts as broken
+    #[arg(
+        long,
+        env = "NCCL_TIMEOUT",
+        value_name = "SECONDS",
+        default_value = "600",
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        help_heading = "Machine"
+    )]
+    pub(crate) nccl_timeout: u64,
     /// CPU threads that compute, over all ranks [default: all cores]
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub(crate) cpu_threads: Option<NonZeroUsize>,

@@ -3,7 +3,7 @@
 //! # Reading order
 //! 1. [`args`], [`config`]: what was typed, and what it means.
 //! 2. [`model_source`], [`launch`]: a model, a server, and its end.
-//! 3. [`follow`], [`shell`], [`doctor`], [`bench`]: what else there is to do.
+//! 3. [`follow`], [`shell`], [`doctor`], [`mod@bench`]: what else there is to do.
 //!    [`restarts`]: how often ranks are started again.
 //! 4. [`logging`]: what is said meanwhile.
 #![forbid(unsafe_code)]

@@ -10,6 +10,7 @@
 //! 4. [`schedule`]: compiling in parallel within the machine's memory.
 //! 5. [`library`]: linking, and the check that what was linked is whole.
 
+mod here;
 mod library;
 mod objects;
 mod schedule;
@@ -54,6 +55,18 @@ impl Default for Options {
     fn default() -> Self {
         Self { arch: vec![Arch::DEFAULT], jobs: None }
     }
+}
+
+/// Builds the library for the GPUs of this machine, if there are any.
+///
+/// # Errors
+/// As for [`build`].
+pub(crate) fn build_for_this_machine(workspace: &Workspace) -> Result<()> {
+    let arch = here::archs();
+    if arch.is_empty() {
+        return Ok(());
+    }
+    build(workspace, &Options { arch, jobs: None }).map(drop)
 }
 
 /// Builds the library and checks it; returns where it is.

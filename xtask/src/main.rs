@@ -49,7 +49,8 @@ struct Cli {
 
 #[derive(Debug, PartialEq, Subcommand)]
 enum Task {
-    /// Build the server in release and run it; every flag goes to `minisgl`, `--help` too
+    /// Build the server in release, with kernels for the GPUs of this machine, and run it; every flag
+    /// goes to `minisgl`, `--help` too
     #[command(disable_help_flag = true)]
     Serve(Passed),
     /// Build the server and say where the binary is
@@ -101,6 +102,7 @@ fn run(task: Task) -> Result<()> {
     let workspace = Workspace::open()?;
     match task {
         Task::Serve(Passed { args }) => {
+            kernels::build_for_this_machine(&workspace)?;
             let mut server = Command::new(workspace.build_server(Profile::Release)?);
             become_command(server.args(args))
         }
@@ -126,6 +128,7 @@ fn run(task: Task) -> Result<()> {
         }
         // Of the whole server rather than of its layers.
         Task::Bench(Passed { args }) if args.first().is_some_and(|arg| arg == "offline") => {
+            kernels::build_for_this_machine(&workspace)?;
             let mut server = Command::new(workspace.build_server(Profile::Release)?);
             become_command(server.arg("bench").args(args))
         }

@@ -6,7 +6,7 @@ use minisgl_kernels::{DType, Device, Error, Stream, Tensor, View, ops};
 
 use super::{Field, HostBatch, Layout};
 
-/// See the [module](self).
+/// A batch on the device, in memory that stays where it is.
 #[derive(Debug)]
 pub struct StepInputs {
     /// `[capacity]` i32: the lists of the batch, then the changes.

@@ -24,7 +24,7 @@ pub struct PhaseBackends {
     pub decode: AttentionBackend,
 }
 
-/// See the [module](self).
+/// The attention of both phases.
 pub struct Phases {
     prefill: Attention,
     decode: Attention,
@@ -96,7 +96,7 @@ impl PhaseBackends {
         Ok(Self { prefill: resolve(choice.prefill, false)?, decode: resolve(choice.decode, true)? })
     }
 
-    /// Bytes of device memory that [`Phases::new`] takes.
+    /// Bytes of device memory that [`Phases`] take.
     ///
     /// # Errors
     /// If the device has no such backend.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use minisgl_cache::KvPool;
-use minisgl_comm::{AbortHandle, Communicator, SingleRank, ThreadRank, thread_group};
+use minisgl_comm::{AbortHandle, Communicator};
 use minisgl_kernels::convert::CheckpointDType;
 use minisgl_kernels::{DType, Device};
 use minisgl_sched::SchedulerConfig;
 
+use super::members::{Member, members};
 use super::nodes::{JoinedNode, OtherNodes};
 use super::placement::{self, RankSetup};
 use super::worker::{RankThread, Report};
@@ -61,7 +62,11 @@ impl RankGroup {
         check_options(options)?;
         let devices = placement::devices(options, observer)?;
         observer.initializing(options.tp_size.get(), matches!(devices[0], Device::Cuda(_)));
-        let dtype = dtype(options.dtype, config.dtype, observer)?;
+        if options.nodes.is_some() && matches!(devices[0], Device::Cuda(_)) {
+            let problem = "several nodes compute on CPUs only so far: add --device cpu".to_owned();
+            return Err(ModelError::Option { option: "--nnodes", problem });
+        }
+        let dtype = dtype(options.dtype, config.dtype, &devices[0], observer)?;
         let max_seq_len = max_seq_len(options, &config)?;
         let limits = StepLimits {
             // Chunks of prompts, and one token of every request that decodes.
@@ -72,7 +77,7 @@ impl RankGroup {
             page_size: options.page_size.get(),
             vocab_size: config.vocab_size,
         };
-        let graph_sizes = placement::graph_sizes(options, &devices[0])?;
+        let graph_sizes = placement::graph_sizes(options, &devices)?;
         let ranks = placement::ranks(&config, options, &limits, dtype, devices)?;
         let mut memory = placement::memory(&config, options, &limits, &ranks)?;
         let decided = [
@@ -137,7 +142,7 @@ impl RankGroup {
             graph_sizes: graph_sizes.clone(),
             gemm_cache: options.gemm_cache.clone(),
         };
-        let started = start(Arc::new(decisions), ranks, nodes, builder(), observer)?;
+        let started = start(Arc::new(decisions), ranks, nodes, builder(), options, observer)?;
         Ok(Self {
             builder: builder(),
             limits: engine_limits,
@@ -167,9 +172,14 @@ fn check_options(options: &EngineOptions) -> Result<(), ModelError> {
 fn dtype(
     choice: DTypeChoice,
     checkpoint: CheckpointDType,
+    device: &Device,
     observer: &dyn LaunchObserver,
 ) -> Result<DType, ModelError> {
     match (choice, checkpoint) {
+        (DTypeChoice::Auto, CheckpointDType::F16) if matches!(device, Device::Cuda(_)) => {
+            observer.warn("computing in bfloat16, since there are no kernels for float16");
+            Ok(DType::Bf16)
+        }
         (DTypeChoice::Float32, _) | (DTypeChoice::Auto, CheckpointDType::F32) => Ok(DType::F32),
         (DTypeChoice::Bfloat16, _) | (DTypeChoice::Auto, CheckpointDType::Bf16) => Ok(DType::Bf16),
         (DTypeChoice::Auto, CheckpointDType::F16) => {
@@ -178,7 +188,7 @@ fn dtype(
         }
         (DTypeChoice::Float16, _) => Err(ModelError::Option {
             option: "--dtype",
-            problem: "float16 needs a GPU; the CPU has bfloat16 and float32".to_owned(),
+            problem: "there are no kernels for float16: use bfloat16 or float32".to_owned(),
         }),
     }
 }
@@ -203,22 +213,6 @@ fn kind(device: &Device) -> &'static str {
     }
 }
 
-type Member = (Box<dyn Communicator>, AbortHandle);
-
-/// A communicator for each rank, with what aborts the group.
-fn communicators(world_size: usize) -> Result<Vec<Member>, ModelError> {
-    if world_size == 1 {
-        let rank = SingleRank::new();
-        let abort = rank.abort_handle();
-        return Ok(vec![(Box::new(rank), abort)]);
-    }
-    let member = |rank: ThreadRank| -> Member {
-        let abort = rank.abort_handle();
-        (Box::new(rank), abort)
-    };
-    Ok(thread_group(world_size)?.into_iter().map(member).collect())
-}
-
 /// A group whose ranks are ready.
 struct Started {
     workers: Vec<Worker>,
@@ -234,26 +228,31 @@ fn start(
     ranks: Vec<RankSetup>,
     nodes: Option<JoinedNode>,
     builder: BatchBuilder,
+    options: &EngineOptions,
     observer: &dyn LaunchObserver,
 ) -> Result<Started, ModelError> {
     let (world_size, num_local) = (ranks[0].shard.world_size, ranks.len());
     let follows = ranks[0].shard.rank > 0;
     let (members, unheard) = match nodes {
-        None => (communicators(world_size)?, None),
+        None => {
+            let devices: Vec<Device> = ranks.iter().map(|rank| rank.device.clone()).collect();
+            (members(&devices, options)?, None)
+        }
         Some(nodes) => {
             let (members, unheard) = nodes.into_parts();
-            (members, Some(unheard))
+            let members = members.into_iter().map(|(comm, abort)| Member::of(comm, abort));
+            (members.collect(), Some(unheard))
         }
     };
-    let group = members[0].1.clone();
+    let group = members[0].abort.clone();
     let (report, reports) = channel();
     let mut workers = Vec::new();
-    for (setup, (comm, abort)) in ranks.into_iter().zip(members) {
+    for (setup, Member { connect, abort }) in ranks.into_iter().zip(members) {
         let rank = setup.shard.rank;
         let (work, receiver) = channel();
         let thread = RankThread { rank, work: receiver, reports: report.clone(), abort };
         let decisions = Arc::clone(&decisions);
-        let run = move || thread.run(|reports| load(&decisions, setup, comm, reports));
+        let run = move || thread.run(|reports| load(&decisions, setup, connect()?, reports));
         let thread = std::thread::Builder::new().name(format!("rank-{rank}")).spawn(run);
         let thread = thread.map_err(|source| ModelError::Thread { rank, source })?;
         workers.push(Worker { work: Some(work), thread: Some(thread) });

@@ -8,6 +8,7 @@ use minisgl_cache::KvLayout;
 use minisgl_kernels::Device;
 use minisgl_kernels::cuda::CudaLibraries;
 
+use super::members::share_a_gpu;
 use crate::decoder::Geometry;
 use crate::engine::{PhaseBackends, StepLimits};
 use crate::memory::{self, MemoryPlan};
@@ -143,11 +144,12 @@ pub(super) fn memory(
 /// nobody.
 pub(super) fn graph_sizes(
     options: &EngineOptions,
-    device: &Device,
+    devices: &[Device],
 ) -> Result<Vec<usize>, ModelError> {
     /// GPUs with less memory spend it on KV pages rather than on graphs.
     const LARGE_BYTES: u64 = 80_000_000_000;
-    if matches!(device, Device::Cpu(_)) {
+    let device = &devices[0];
+    if matches!(device, Device::Cpu(_)) || share_a_gpu(devices) {
         return Ok(Vec::new());
     }
     let most = match options.cuda_graph_max_bs {

@@ -42,12 +42,16 @@ fn tokens(case: &str, options: &EngineOptions, overlap: bool) -> Vec<Vec<TokenId
 #[test]
 fn every_way_of_using_a_gpu_gives_the_tokens_of_the_cpu() {
     if !harness::on_gpu() {
-        println!("skipped, since MINISGL_TEST_CUDA is not 1");
+        println!("skipped, since MINISGL_TEST_CUDA names no number of GPUs");
         return;
     }
-    let gpu = harness::options(1, DTypeChoice::Float32);
-    let cpu = EngineOptions { device: DeviceChoice::Cpu, ..gpu.clone() };
-    for case in ["llama", "qwen3", "qwen2-window", "qwen3-moe"] {
+    let one = harness::options(1, DTypeChoice::Float32);
+    let cpu = EngineOptions { device: DeviceChoice::Cpu, ..one };
+    for (case, &tp_size) in ["llama", "qwen3", "qwen2-window", "qwen3-moe"]
+        .into_iter()
+        .flat_map(|case| harness::tp_sizes().iter().map(move |tp_size| (case, tp_size)))
+    {
+        let gpu = harness::options(tp_size, DTypeChoice::Float32);
         let expected = tokens(case, &cpu, true);
         for (graphs, overlap, cache, page_size) in [
             (0, false, CacheKind::Naive, 1),
@@ -63,7 +67,9 @@ fn every_way_of_using_a_gpu_gives_the_tokens_of_the_cpu() {
                 ..gpu.clone()
             };
             let got = tokens(case, &options, overlap);
-            let what = format!("{case}: graphs {graphs}, overlap {overlap}, {cache}, {page_size}");
+            let what = format!(
+                "{case} tp {tp_size}: graphs {graphs}, overlap {overlap}, {cache}, {page_size}"
+            );
             for (request, (got, expected)) in got.iter().zip(&expected).enumerate() {
                 assert_eq!(got, expected, "{what}, request {request}");
             }

@@ -22,15 +22,23 @@ pub(crate) fn golden() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
-/// Whether the tests run on a GPU: if `MINISGL_TEST_CUDA` is 1. Then one must be there, with the
-/// kernels library (which `MINISGL_KERNELS` may name), or they fail.
-pub(crate) fn on_gpu() -> bool {
-    std::env::var_os("MINISGL_TEST_CUDA").is_some_and(|value| value == "1")
+/// How many GPUs the tests run on: what `MINISGL_TEST_CUDA` says. Then they must be there, with the
+/// kernels library (which `MINISGL_KERNELS` may name), or the tests fail.
+fn num_gpus() -> usize {
+    let value = std::env::var("MINISGL_TEST_CUDA").unwrap_or_default();
+    if value.is_empty() { 0 } else { value.parse().unwrap() }
 }
 
-/// Numbers of ranks to try: one GPU has one.
+/// Whether the tests run on GPUs.
+pub(crate) fn on_gpu() -> bool {
+    num_gpus() > 0
+}
+
+/// Numbers of ranks to try: as many as there are GPUs.
 pub(crate) fn tp_sizes() -> &'static [usize] {
-    if on_gpu() { &[1] } else { &[1, 2, 4, 8] }
+    const ALL: [usize; 4] = [1, 2, 4, 8];
+    let count = if on_gpu() { ALL.iter().filter(|size| **size <= num_gpus()).count() } else { 4 };
+    &ALL[..count]
 }
 
 fn libraries() -> LibrarySearch {

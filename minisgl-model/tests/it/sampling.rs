@@ -7,9 +7,9 @@ use crate::harness;
 
 const PROMPT: [TokenId; 4] = [5, 17, 200, 43];
 
-/// Token after [`PROMPT`] for each of `seeds`, 32 requests at a time. One GPU has one rank.
+/// Token after [`PROMPT`] for each of `seeds`, 32 requests at a time. GPUs have a rank each.
 fn draws(tp_size: usize, params: SamplingParams, seeds: std::ops::Range<u64>) -> Vec<TokenId> {
-    let tp_size = if harness::on_gpu() { 1 } else { tp_size };
+    let tp_size = tp_size.min(*harness::tp_sizes().last().unwrap());
     let options = harness::options(tp_size, DTypeChoice::Float32);
     let mut driver = harness::driver(harness::launch("qwen3", &options).unwrap(), true);
     let request = |seed| harness::request(seed, &PROMPT, 1, SamplingParams { seed, ..params });
