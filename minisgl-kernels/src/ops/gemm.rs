@@ -5,7 +5,8 @@
 use super::check::Check;
 use crate::{DType, Error, Stream, View, ViewMut, cpu, cuda};
 
-/// `out = x · wᵀ + bias`, accumulated in f32 and rounded once.
+/// `out = x · wᵀ + bias`, accumulated in f32 and rounded once (on a GPU, where `n` is below 8, once
+/// more before the bias).
 ///
 /// - `x`: `[m, k]` T.
 /// - `w`: `[n, k]` T, a row per output feature, as checkpoints store it.

@@ -46,7 +46,13 @@ fn gemm_is_the_reference() {
                         out
                     };
                     let (got, want) = (run(device, Some(stream)), run(&host(), None));
-                    got.assert_close(&want, &format!("gemm {m}x{n}x{k}, bias {with_bias}"));
+                    let what = format!("gemm {m}x{n}x{k}, bias {with_bias}");
+                    if is_gpu(device) && with_bias && n < 8 {
+                        // cuBLASLt rounds such narrow products before it adds the bias, too.
+                        got.assert_close_twice_rounded(&want, &what);
+                    } else {
+                        got.assert_close(&want, &what);
+                    }
                 }
             }
         }

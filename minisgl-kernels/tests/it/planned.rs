@@ -5,7 +5,7 @@ use minisgl_kernels::{DType, Device, Error, Stream};
 
 use crate::attention::{Case, Step};
 use crate::support::{
-    FLOATS, assert_close_attention, for_each_device, gpu_or_skip, gpu_turn, host, is_gpu,
+    FLOATS, assert_close_twice_rounded, for_each_device, gpu_or_skip, gpu_turn, host, is_gpu,
 };
 
 const BACKENDS: [AttentionBackend; 3] =
@@ -81,7 +81,7 @@ fn check(device: &Device, stream: &Stream, dtype: DType, case: &Case, fixed: boo
                 got.run_planned(&mut attention, stream);
             }
             let what = format!("{backend:?}, {case:?}, gaps {gaps:?}");
-            got.out.assert_close_attention(&want.out, &what);
+            got.out.assert_close_twice_rounded(&want.out, &what);
         }
     }
 }
@@ -185,7 +185,7 @@ fn one_graph_serves_every_context_length() {
                     let what = format!("{backend:?}, {lens:?}, sequence {j}");
                     match lens[j] {
                         0 => assert!(got.iter().all(|&x| x == 0.0), "{what}: padding gets zeros"),
-                        _ => assert_close_attention(dtype, got, want, &what),
+                        _ => assert_close_twice_rounded(dtype, got, want, &what),
                     }
                 }
             }

@@ -10,7 +10,7 @@ use half::bf16;
 use minisgl_kernels::cuda::{CudaLibraries, LibrarySearch};
 use minisgl_kernels::{DType, Device, InstructionSet, Shape, Stream, Tensor, View, ViewMut};
 
-use crate::tolerance::{attention_tolerance, tolerance};
+use crate::tolerance::{tolerance, twice_rounded_tolerance};
 
 pub(crate) const FLOATS: [DType; 2] = [DType::F32, DType::Bf16];
 
@@ -231,16 +231,16 @@ impl Array {
         assert_close(self.tensor.dtype(), &self.values(), &want.values(), what);
     }
 
-    pub(crate) fn assert_close_attention(&self, want: &Self, what: &str) {
-        assert_close_attention(self.tensor.dtype(), &self.values(), &want.values(), what);
+    pub(crate) fn assert_close_twice_rounded(&self, want: &Self, what: &str) {
+        assert_close_twice_rounded(self.tensor.dtype(), &self.values(), &want.values(), what);
     }
 }
 
 /// As [`assert_close`], but for attention, where a GPU's tensor cores take the weights in bf16:
 /// every element may differ, by what the rounding of the weights makes.
-pub(crate) fn assert_close_attention(dtype: DType, got: &[f32], want: &[f32], what: &str) {
+pub(crate) fn assert_close_twice_rounded(dtype: DType, got: &[f32], want: &[f32], what: &str) {
     assert_eq!(got.len(), want.len(), "{what}");
-    let (absolute, relative) = attention_tolerance(dtype);
+    let (absolute, relative) = twice_rounded_tolerance(dtype);
     for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
         let close = (got - want).abs() <= absolute + relative * want.abs();
         assert!(close, "{what}, {dtype}: element {i} is {got}, the reference has {want}");

@@ -28,7 +28,7 @@ pub(crate) fn tolerance(dtype: DType) -> Tolerance {
 /// For attention with the weights of the values rounded to T: absolute and relative. Values are in
 /// `-1..1` and weights sum to 1, so a weight's relative error of 2⁻⁹ makes at most that in the sum;
 /// the sum is rounded once more.
-pub(crate) fn attention_tolerance(dtype: DType) -> (f32, f32) {
+pub(crate) fn twice_rounded_tolerance(dtype: DType) -> (f32, f32) {
     match dtype {
         DType::Bf16 => (1.0 / 128.0, 2.0 / 128.0),
         _ => (2e-5, 2e-5),
