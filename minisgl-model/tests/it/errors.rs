@@ -92,7 +92,7 @@ fn options_that_do_not_fit_the_model_are_named() {
     assert!(copy.error(&too_long).contains("the model has 1 to 256 positions"));
     let mut half = options(1);
     half.dtype = DTypeChoice::Float16;
-    assert!(copy.error(&half).contains("float16 needs a GPU"));
+    assert!(copy.error(&half).contains("there are no kernels for float16"));
     let mut attention = options(1);
     attention.attention = "fa,fi".parse::<AttentionChoice>().unwrap();
     assert_eq!(copy.error(&attention), "--attn fa,fi needs a GPU; the CPU has only auto");
