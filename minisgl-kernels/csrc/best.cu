@@ -75,6 +75,7 @@ struct GumbelScore {
 
     // More than any noise: -ln(-ln(1 - 2^-31)) is 21.49.
     static constexpr float MOST_NOISE = 21.6f;
+    static constexpr float GUESS_ERROR = 1e-3f;
 
     struct Row {
         float inv_temperature, threshold;
@@ -88,6 +89,16 @@ struct GumbelScore {
             const int32_t top = static_cast<int32_t>(splitmix64(key, first_id + column) >> 34);
             const float uniform =
                 fminf(__int2float_rn(2 * top + 1) * 0x1p-31f, 1.0f - 0x1p-24f);
+            if (best.id >= 0) {
+                // Few can win; for the others fast logarithms will do, which are off by less than
+                // GUESS_ERROR where the series is used below and the logarithm above it.
+                const float rate = uniform < 0.015625f
+                                       ? fmaf(uniform * uniform, fmaf(uniform, 0.333f, 0.5f),
+                                              uniform)
+                                       : -__logf(1.0f - uniform);
+                const float guess = fmaf(logit, inv_temperature, -__logf(rate));
+                if (guess < best.value - GUESS_ERROR) return;
+            }
             const float noise = -logf(-log1pf(-uniform));
             const float score = fmaf(logit, inv_temperature, noise);
             if (best.id < 0 || score > best.value) best = {score, column};

@@ -16,9 +16,8 @@ struct DecodeKernel {
 
 template <class Shape>
 void launch_decode(const DecodeArguments &arguments, int blocks, cudaStream_t stream) {
-    decode_kernel<Shape>
-        <<<blocks, Shape::THREADS, sizeof(typename Shape::Shared), stream>>>(arguments);
-    check_launch();
+    launch_early(decode_kernel<Shape>, dim3(static_cast<unsigned>(blocks)), dim3(Shape::THREADS),
+                 sizeof(typename Shape::Shared), stream, arguments);
 }
 
 template <class Shape>

@@ -16,6 +16,7 @@
 #pragma once
 
 #include "attention.cuh"
+#include "early.cuh"
 #include "mma.cuh"
 
 namespace msgl {
@@ -481,6 +482,8 @@ template <class Shape>
 __global__ void __launch_bounds__(Shape::THREADS, 2) decode_kernel(DecodeArguments a) {
     extern __shared__ __align__(128) char memory[];
     auto &shared = *reinterpret_cast<typename Shape::Shared *>(memory);
+    release_successor();
+    await_predecessor();
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int64_t num_tiles = *a.schedule.num_tiles;
     const int64_t blocks = busy_blocks(gridDim.x, num_tiles);

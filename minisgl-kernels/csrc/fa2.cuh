@@ -8,6 +8,7 @@
 #include <flashinfer/attention/variants.cuh>
 #include <vector>
 
+#include "early.cuh"
 #include "flashinfer.cuh"
 
 namespace msgl {
@@ -93,7 +94,7 @@ void Fa2<HEAD_DIM>::run(const PlanSpace &space, const FlashPlan &plan, const Fla
                   /*SAME_KV_STRIDES*/ true, decltype(tile)::value, HEAD_DIM, HEAD_DIM,
                   flashinfer::PosEncodingMode::kNone, /*fp16 accumulators*/ false,
                   flashinfer::MaskMode::kCausal, Fa2Variant, Fa2Params>(
-                  params, partial_out, partial_sums, /*enable_pdl*/ false, stream),
+                  params, partial_out, partial_sums, /*enable_pdl*/ can_start_early(), stream),
               "FlashInfer's attention");
     };
     switch (info.cta_tile_q) {

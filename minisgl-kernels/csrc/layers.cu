@@ -1,6 +1,6 @@
 // RMSNorm and the element-by-element steps between matrix multiplications. Never knows which layer
 // they belong to.
-#include "common.cuh"
+#include "early.cuh"
 
 namespace msgl {
 namespace {
@@ -17,6 +17,8 @@ __global__ void rms_norm_kernel(const T *x, int64_t x_stride, T *residual, int64
                                 int64_t row_len) {
     __shared__ float shared[32];
     using Wide = Pack<T, N>;
+    release_successor();
+    await_predecessor();
     const int64_t row = blockIdx.x;
     const int64_t accesses = row_len / N;
     x += row * x_stride;
@@ -87,11 +89,11 @@ void rms_norm(int32_t dtype, const msgl_rows &x, const msgl_rows &residual, cons
             constexpr int N = decltype(width)::value;
             const int64_t warps = ceil_div(x.row_len / N, 32);
             const unsigned threads = static_cast<unsigned>(std::min<int64_t>(warps, 32)) * 32;
-            rms_norm_kernel<T, N, ADD><<<static_cast<unsigned>(x.rows), threads, 0, stream>>>(
-                static_cast<const T *>(x.data), x.stride, static_cast<T *>(residual.data),
-                residual.stride, static_cast<const T *>(weight), eps, static_cast<T *>(out.data),
-                out.stride, x.row_len);
-            check_launch();
+            launch_early(rms_norm_kernel<T, N, ADD>, dim3(static_cast<unsigned>(x.rows)),
+                         dim3(threads), 0, stream, static_cast<const T *>(x.data), x.stride,
+                         static_cast<T *>(residual.data), residual.stride,
+                         static_cast<const T *>(weight), eps, static_cast<T *>(out.data),
+                         out.stride, x.row_len);
         });
     });
 }
@@ -99,6 +101,8 @@ void rms_norm(int32_t dtype, const msgl_rows &x, const msgl_rows &residual, cons
 template <class T, int N>
 __global__ void silu_and_mul_kernel(const T *gate_up, int64_t in_stride, T *out,
                                     int64_t out_stride, int64_t rows, int64_t row_len) {
+    release_successor();
+    await_predecessor();
     const int64_t row = row_of_thread();
     if (row >= rows) return;
     const T *gates = gate_up + row * in_stride;
@@ -167,10 +171,10 @@ extern "C" int32_t msgl_silu_and_mul(int32_t dtype, msgl_rows gate_up, msgl_rows
             with_width<T>(all_wide({gate_up, out}, sizeof(T)), [&](auto width) {
                 constexpr int N = decltype(width)::value;
                 const Grid grid = grid_over(out.rows, out.row_len / N);
-                silu_and_mul_kernel<T, N><<<grid.blocks, grid.threads, 0, stream_of(stream)>>>(
-                    static_cast<const T *>(gate_up.data), gate_up.stride,
-                    static_cast<T *>(out.data), out.stride, out.rows, out.row_len);
-                check_launch();
+                launch_early(silu_and_mul_kernel<T, N>, grid.blocks, grid.threads, 0,
+                             stream_of(stream), static_cast<const T *>(gate_up.data),
+                             gate_up.stride, static_cast<T *>(out.data), out.stride, out.rows,
+                             out.row_len);
             });
         });
     });

@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define MSGL_ABI_VERSION 1
+#define MSGL_ABI_VERSION 2
 #define MSGL_F32 0
 #define MSGL_BF16 1
 
@@ -78,6 +78,10 @@ int32_t msgl_qk_norm_rope_store(int32_t dtype, msgl_rows q, msgl_rows k, msgl_ro
                                 float eps, const int32_t *positions, const float *cos_sin,
                                 int64_t max_positions, int32_t rotary_dim, const int32_t *slots,
                                 msgl_rows k_pool, msgl_rows v_pool, msgl_stream stream);
+
+/* out = x · wT for 1 to 4 rows of x: [m, k] and w: [n, k] bfloat16, out: [m, n] of out_dtype. Rows of
+ * x and w are whole, aligned multiples of 16 bytes. A row's sums have the same order whatever m is. */
+int32_t msgl_gemv(int32_t out_dtype, msgl_rows x, msgl_rows w, msgl_rows out, msgl_stream stream);
 
 /* ---- attention ------------------------------------------------------------------------------- */
 /* Where and what: as PagedKv, VarlenBatch and AttentionParams in minisgl_kernels::ops. */

@@ -1,6 +1,6 @@
 // The per-head norm, the rotation of queries and keys, and storing into the KV pool: one warp per
 // head of one token. Never knows how the table of cosines and sines was scaled.
-#include "common.cuh"
+#include "early.cuh"
 
 namespace msgl {
 namespace {
@@ -73,6 +73,47 @@ __device__ void norm_rope_head(const T *in, T *out, const T *weight, const Rope<
     __syncwarp();
 }
 
+// The same where the whole head is rotated and has 64 elements for each of PER: a lane holds PER
+// elements of the first half and their partners in the second, and nothing goes through shared memory.
+template <class T, int PER>
+__device__ void norm_rope_halves(const T *in, T *out, const T *weight, const Rope<T> &rope,
+                                 int64_t position) {
+    using Few = Pack<T, PER>;
+    using Angles = Pack<float, PER>;
+    constexpr int HALF = 32 * PER;
+    const int at = threadIdx.x % 32 * PER;
+    const Few low = Few::load(in + at), high = Few::load(in + HALF + at);
+    float a[PER], b[PER], square = 0.0f;
+#pragma unroll
+    for (int j = 0; j < PER; ++j) {
+        a[j] = to_float(low.at[j]);
+        b[j] = to_float(high.at[j]);
+        square = __fmaf_rn(b[j], b[j], __fmaf_rn(a[j], a[j], square));
+    }
+    if (weight != nullptr) {
+        const float mean = __fdiv_rn(warp_sum(square), static_cast<float>(2 * HALF));
+        const float scale = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, rope.eps)));
+        const Few low_weight = Few::load(weight + at), high_weight = Few::load(weight + HALF + at);
+#pragma unroll
+        for (int j = 0; j < PER; ++j) {
+            const float x = round_to<T>(__fmul_rn(a[j], scale));
+            const float y = round_to<T>(__fmul_rn(b[j], scale));
+            a[j] = round_to<T>(__fmul_rn(x, to_float(low_weight.at[j])));
+            b[j] = round_to<T>(__fmul_rn(y, to_float(high_weight.at[j])));
+        }
+    }
+    const float *angles = rope.cos_sin + position * (2 * HALF);
+    const Angles cos = Angles::load(angles + at), sin = Angles::load(angles + HALF + at);
+    Few first, second;
+#pragma unroll
+    for (int j = 0; j < PER; ++j) {
+        first.at[j] = from_float<T>(__fmaf_rn(a[j], cos.at[j], -__fmul_rn(b[j], sin.at[j])));
+        second.at[j] = from_float<T>(__fmaf_rn(b[j], cos.at[j], __fmul_rn(a[j], sin.at[j])));
+    }
+    first.store(out + at);
+    second.store(out + HALF + at);
+}
+
 template <class T, int N>
 __device__ void copy_head(const T *in, T *out, int head_dim) {
     const int lane = threadIdx.x % 32;
@@ -95,13 +136,23 @@ struct Pool {
     int64_t k_stride, v_stride;
 };
 
-// blockIdx.x: token; the heads of q, then those of k, then (if STORE) those of v, WARPS at a time.
-template <class T, int N, bool STORE>
+// blockIdx.x: token; the heads of q, then those of k, then (if STORE) those of v, WARPS at a time. PER
+// is 0, or says that heads are rotated by halves in registers.
+template <class T, int N, int PER, bool STORE>
 __global__ void __launch_bounds__(WARPS * 32)
     qk_norm_rope_kernel(Heads<T> q, Heads<T> k, Heads<T> v, Rope<T> rope, Pool<T> pool) {
     extern __shared__ float lines[];
+    release_successor();
+    await_predecessor();
     const int warp = threadIdx.x / 32;
-    float *line = lines + warp * rope.head_dim;
+    const auto norm_rope = [&](const T *from, T *to, const T *weight, int64_t position) {
+        if constexpr (PER > 0) {
+            norm_rope_halves<T, PER>(from, to, weight, rope, position);
+        } else {
+            float *line = lines + warp * rope.head_dim;
+            norm_rope_head<T, N>(from, to, weight, rope, position, line);
+        }
+    };
     const int64_t token = blockIdx.x;
     const int64_t position = rope.positions[token];
     const bool rotates = position >= 0 && position < rope.max_positions;
@@ -114,7 +165,7 @@ __global__ void __launch_bounds__(WARPS * 32)
     for (int head = blockIdx.y * WARPS + warp; head < num_heads; head += gridDim.y * WARPS) {
         if (head < q.count) {
             T *at = q.data + token * q.stride + static_cast<int64_t>(head) * rope.head_dim;
-            if (rotates) norm_rope_head<T, N>(at, at, rope.q_weight, rope, position, line);
+            if (rotates) norm_rope(at, at, rope.q_weight, position);
             continue;
         }
         if (head < q.count + k.count) {
@@ -125,7 +176,7 @@ __global__ void __launch_bounds__(WARPS * 32)
                 to = pool.k + slot * pool.k_stride + column;
             }
             if (rotates) {
-                norm_rope_head<T, N>(from, to, rope.k_weight, rope, position, line);
+                norm_rope(from, to, rope.k_weight, position);
             } else if (STORE) {
                 copy_head<T, N>(from, to, rope.head_dim);
             }
@@ -210,10 +261,23 @@ void qk_norm_rope(const Arguments &a) {
             const dim3 blocks(static_cast<unsigned>(a.q.rows),
                               static_cast<unsigned>(std::min<int64_t>(
                                   ceil_div(num_heads, WARPS), 65535)));
-            const size_t shared = sizeof(float) * WARPS * a.head_dim;
-            qk_norm_rope_kernel<T, N, STORE><<<blocks, WARPS * 32, shared, a.stream>>>(
-                heads(a.q), heads(a.k), STORE ? heads(a.v) : Heads<T>{}, rope, pool);
-            check_launch();
+            const auto launch = [&](auto per) {
+                constexpr int PER = decltype(per)::value;
+                const size_t shared = PER > 0 ? 0 : sizeof(float) * WARPS * a.head_dim;
+                launch_early(qk_norm_rope_kernel<T, N, PER, STORE>, blocks, dim3(WARPS * 32),
+                             shared, a.stream, heads(a.q), heads(a.k),
+                             STORE ? heads(a.v) : Heads<T>{}, rope, pool);
+            };
+            const bool whole = a.rotary_dim == a.head_dim && is_aligned(a.cos_sin, WIDE);
+            if (N > 1 && whole && a.head_dim == 64) {
+                launch(std::integral_constant<int, 1>{});
+            } else if (N > 1 && whole && a.head_dim == 128) {
+                launch(std::integral_constant<int, 2>{});
+            } else if (N > 1 && whole && a.head_dim == 256) {
+                launch(std::integral_constant<int, 4>{});
+            } else {
+                launch(std::integral_constant<int, 0>{});
+            }
         });
     });
 }

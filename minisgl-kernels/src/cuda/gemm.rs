@@ -15,8 +15,9 @@ use std::ffi::c_void;
 use cudarc::cublaslt::result::CublasError;
 use cudarc::cublaslt::{result, sys};
 
-use super::call::Call;
+use super::call::{Call, code};
 use super::stream::CudaStream;
+use super::sys::Rows;
 use crate::ops::tuning::GemmShape;
 use crate::{DType, Error, View, ViewMut};
 use plan::{Key, Plan};
@@ -102,6 +103,12 @@ pub(crate) fn gemm(
             None => Ok(()),
         };
     }
+    if bias.is_none() && dtype == DType::Bf16 && is_gemv(&x_rows, &w_rows) {
+        let gemv = call.functions().msgl_gemv;
+        // SAFETY: the op has checked the shapes; the addresses are those of the views.
+        return call
+            .done(unsafe { gemv(code(out_dtype), x_rows, w_rows, out_rows, call.stream()) });
+    }
     // The epilogue adds a bias of the output's type only.
     let fused = bias.is_some() && dtype == out_dtype;
     let shape = GemmShape { m, n, k, dtype, out_dtype, bias: fused };
@@ -139,6 +146,17 @@ pub(crate) fn gemm(
         return call.add_bias(dtype, bias_address, out_dtype, out_rows);
     }
     Ok(())
+}
+
+/// Whether reading `w` once is all there is to it, and our own kernel can: few rows, aligned.
+fn is_gemv(x: &Rows, w: &Rows) -> bool {
+    const MAX_ROWS: i64 = 4;
+    let is_wide = |rows: &Rows| {
+        rows.data.addr().is_multiple_of(MAX_ALIGNMENT)
+            && rows.row_len % 8 == 0
+            && (rows.rows == 1 || rows.stride % 8 == 0)
+    };
+    x.rows <= MAX_ROWS && is_wide(x) && is_wide(w)
 }
 
 fn data_type(dtype: DType) -> sys::cudaDataType {

@@ -8,7 +8,7 @@ use std::ffi::{c_char, c_void};
 use libloading::Library;
 
 /// The version of the header that this file follows.
-pub(super) const ABI_VERSION: i32 = 1;
+pub(super) const ABI_VERSION: i32 = 2;
 
 pub(super) const F32: i32 = 0;
 pub(super) const BF16: i32 = 1;
@@ -139,6 +139,8 @@ functions! {
         i32, Rows, Rows, Rows, i32, *const c_void, *const c_void, f32, *const i32, *const f32, i64,
         i32, *const i32, Rows, Rows, Stream
     ) -> i32;
+
+    fn msgl_gemv(i32, Rows, Rows, Rows, Stream) -> i32;
 
     fn msgl_attention_native(i32, Rows, *const AttentionArgs, Rows, Stream) -> i32;
     fn msgl_attention_device_bytes(*const AttentionConfig) -> i64;

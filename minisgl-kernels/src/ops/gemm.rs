@@ -5,8 +5,8 @@
 use super::check::Check;
 use crate::{DType, Error, Stream, View, ViewMut, cpu, cuda};
 
-/// `out = x · wᵀ + bias`, accumulated in f32 and rounded once (on a GPU, where `n` is below 8, once
-/// more before the bias).
+/// `out = x · wᵀ + bias`, accumulated in f32 and rounded once (a GPU may round before it adds the
+/// bias, too).
 ///
 /// - `x`: `[m, k]` T.
 /// - `w`: `[n, k]` T, a row per output feature, as checkpoints store it.

@@ -15,6 +15,9 @@ use crate::decoder::Geometry;
 use crate::options::{AttentionBackend as Choice, AttentionChoice};
 use crate::{ModelConfig, ModelError};
 
+/// Decodes of up to so many sequences leave most of a GPU idle, unless each is cut into parts.
+const FEW: usize = 16;
+
 /// Which kernels each phase uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PhaseBackends {
@@ -22,14 +25,23 @@ pub struct PhaseBackends {
     pub prefill: AttentionBackend,
     /// For steps with one token of each sequence.
     pub decode: AttentionBackend,
+    /// For such steps of a few sequences.
+    pub few: AttentionBackend,
 }
 
 /// The attention of both phases.
 pub struct Phases {
     prefill: Attention,
     decode: Attention,
-    /// Whether the last plan was for the decode phase.
-    is_decode: bool,
+    few: Attention,
+    planned: Phase,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Prefill,
+    Decode,
+    Few,
 }
 
 impl fmt::Display for PhaseBackends {
@@ -39,14 +51,21 @@ impl fmt::Display for PhaseBackends {
             AttentionBackend::Fi => "fi",
             AttentionBackend::Fa => "fa",
         };
-        write!(f, "{} for prefill, {} for decode", name(self.prefill), name(self.decode))
+        write!(f, "{} for prefill, {} for decode", name(self.prefill), name(self.decode))?;
+        if self.few != self.decode {
+            write!(f, ", {} for a few sequences", name(self.few))?;
+        }
+        Ok(())
     }
 }
 
 impl PhaseBackends {
     /// What the CPU has.
-    pub const CPU: Self =
-        Self { prefill: AttentionBackend::Native, decode: AttentionBackend::Native };
+    pub const CPU: Self = Self {
+        prefill: AttentionBackend::Native,
+        decode: AttentionBackend::Native,
+        few: AttentionBackend::Native,
+    };
 
     /// What `choice` means on `device` for a model.
     ///
@@ -93,7 +112,15 @@ impl PhaseBackends {
             }
             Err(ModelError::Option { option: "--attn", problem: format!("{choice}: {problem}") })
         };
-        Ok(Self { prefill: resolve(choice.prefill, false)?, decode: resolve(choice.decode, true)? })
+        let decode = resolve(choice.decode, true)?;
+        // What was asked for by name is used for all.
+        let native_is_there = try_one(AttentionBackend::Native, true).is_ok();
+        let few = if choice.decode == Choice::Auto && native_is_there {
+            AttentionBackend::Native
+        } else {
+            decode
+        };
+        Ok(Self { prefill: resolve(choice.prefill, false)?, decode, few })
     }
 
     /// Bytes of device memory that [`Phases`] take.
@@ -110,7 +137,8 @@ impl PhaseBackends {
             let config = configuration(backend, geometry, limits, is_decode);
             Attention::device_bytes(device, &config)
         };
-        Ok((bytes(self.prefill, false)? + bytes(self.decode, true)?) as usize)
+        let sum = bytes(self.prefill, false)? + bytes(self.decode, true)? + bytes(self.few, true)?;
+        Ok(sum as usize)
     }
 }
 
@@ -147,7 +175,8 @@ impl Phases {
         Ok(Self {
             prefill: attention(backends.prefill, false)?,
             decode: attention(backends.decode, true)?,
-            is_decode: false,
+            few: attention(backends.few, true)?,
+            planned: Phase::Prefill,
         })
     }
 
@@ -163,7 +192,11 @@ impl Phases {
         page_size: usize,
         for_graph: bool,
     ) -> Result<(), Error> {
-        self.is_decode = batch.is_decode();
+        self.planned = match batch.layout().sequences {
+            _ if !batch.is_decode() => Phase::Prefill,
+            0..=FEW => Phase::Few,
+            _ => Phase::Decode,
+        };
         let host = HostLengths {
             cu_seqlens_q: batch.field(Field::CuSeqlensQ),
             kv_lens: batch.field(Field::KvLens),
@@ -175,6 +208,10 @@ impl Phases {
 
     /// The attention of the phase that was planned last.
     pub(super) fn planned(&mut self) -> &mut Attention {
-        if self.is_decode { &mut self.decode } else { &mut self.prefill }
+        match self.planned {
+            Phase::Prefill => &mut self.prefill,
+            Phase::Decode => &mut self.decode,
+            Phase::Few => &mut self.few,
+        }
     }
 }

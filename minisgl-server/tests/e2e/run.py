@@ -337,13 +337,16 @@ def test_flags():
             equal(server.stop(), 0, f"exit code with {flags}")
     equal(len(texts), 1, f"outputs with other flags: {texts}")
     for flags, reason in [
-        (["--model", "Qwen/Qwen3-0.6B"], "huggingface-cli download"),
+        (["--model", "Qwen/Qwen3-0.6B"], "HF_HUB_OFFLINE is set"),
         (["--model", "/no/such/folder"], "not a model folder"),
         (["--moe-backend", "fused"], "--moe-backend"),
         (["--tp", "3"], "--tp 3"),
         (["--max-seq-len-override", "100000"], "--max-seq-len-override"),
     ]:
-        refused = subprocess.run([BINARY, "--port", "0", *flags], capture_output=True, text=True, timeout=TIMEOUT)
+        # No test goes to the network.
+        offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nowhere"}
+        command = [BINARY, "--port", "0", *flags]
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=offline)
         check(refused.returncode != 0 and reason in refused.stderr, f"{flags}: {refused.stderr}")
 
 

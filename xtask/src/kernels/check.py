@@ -29,7 +29,7 @@ class Rows(ctypes.Structure):
 
 
 manifest = json.loads(library.msgl_manifest())
-assert manifest["abi"] == library.msgl_abi_version() == 1, manifest
+assert manifest["abi"] == library.msgl_abi_version() >= 1, manifest
 assert manifest["archs"] and manifest["attention"]["native"], manifest
 assert library.msgl_sampling_scratch_bytes(3) == 3 * library.msgl_sampling_scratch_bytes(1) > 0
 assert library.msgl_peer_flag_bytes() > 0
