@@ -7,6 +7,7 @@ Ends with code 0 if everything is right, else with the first thing that is not.
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
