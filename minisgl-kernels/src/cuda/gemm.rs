@@ -148,15 +148,18 @@ pub(crate) fn gemm(
     Ok(())
 }
 
-/// Whether reading `w` once is all there is to it, and our own kernel can: few rows, aligned.
+/// Whether our own kernel for a few rows can, and is the faster one: it starts before the kernel before
+/// it has ended, which counts for matrices that are read in microseconds. (Measured on an H100: see
+/// BENCHMARKS.md.)
 fn is_gemv(x: &Rows, w: &Rows) -> bool {
     const MAX_ROWS: i64 = 4;
+    const MAX_ELEMENTS: i64 = 16 << 20;
     let is_wide = |rows: &Rows| {
         rows.data.addr().is_multiple_of(MAX_ALIGNMENT)
             && rows.row_len % 8 == 0
             && (rows.rows == 1 || rows.stride % 8 == 0)
     };
-    x.rows <= MAX_ROWS && is_wide(x) && is_wide(w)
+    x.rows <= MAX_ROWS && w.rows * w.row_len <= MAX_ELEMENTS && is_wide(x) && is_wide(w)
 }
 
 fn data_type(dtype: DType) -> sys::cudaDataType {
