@@ -124,7 +124,7 @@ def raises(kind, call, param=None, code=None):
 
 def test_start_up(server, tp):
     log = "".join(server.log)
-    for line in [f"Initializing tensor parallelism with {tp} CPU ranks", *(f"Rank {rank}/{tp} ready" for rank in range(tp))]:
+    for line in [f"Initializing tensor parallelism with {tp} (CPU ranks|GPUs)", *(f"Rank {rank}/{tp} ready" for rank in range(tp))]:
         check(re.search(rf"^\[\d{{4}}-\d\d-\d\d\|\d\d:\d\d:\d\d\] INFO {line}$", log, re.MULTILINE), f"no line {line!r} in\n{log}")
 
 
@@ -341,7 +341,7 @@ def test_flags():
         (["--model", "Qwen/Qwen3-0.6B"], "HF_HUB_OFFLINE is set"),
         (["--model", "/no/such/folder"], "not a model folder"),
         (["--moe-backend", "fused"], "--moe-backend"),
-        (["--tp", "3"], "--tp 3"),
+        (["--tp", "3", "--device", "cpu"], "--tp 3"),
         (["--max-seq-len-override", "100000"], "--max-seq-len-override"),
     ]:
         # No test goes to the network.
@@ -366,7 +366,8 @@ def test_help_and_doctor():
 
 def main():
     start = time.monotonic()
-    for tp in [1, 4]:
+    # A machine with GPUs has as many ranks as GPUs.
+    for tp in map(int, os.environ.get("MINISGL_E2E_TP", "1 4").split()):
         with serving("--tp", str(tp)) as server:
             for test in SUITE:
                 run(f"--tp {tp} {test.__name__}", lambda: test(server, tp))
