@@ -6,6 +6,9 @@ use std::num::NonZeroUsize;
 use minisgl_kernels::Device;
 use minisgl_kernels::cuda::{self, LibraryInfo, LibrarySearch};
 
+/// Where libraries are that no folder was searched for.
+const BY_LOADER: &str = "found by the system's loader";
+
 /// One thing looked for: what was found, or what is missing and how to get it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
@@ -24,7 +27,10 @@ pub fn doctor(search: &LibrarySearch) -> Vec<Finding> {
         Err(missing) => findings.push(finding("NVIDIA driver", Err(missing))),
         Ok(driver) => {
             let (major, minor) = driver.version;
-            findings.push(finding("NVIDIA driver", Ok(format!("for CUDA {major}.{minor}"))));
+            findings.push(finding(
+                "NVIDIA driver",
+                Ok(format!("for CUDA {major}.{minor}, {BY_LOADER}")),
+            ));
             for (ordinal, gpu) in driver.devices.iter().enumerate() {
                 let (major, minor) = gpu.compute_capability;
                 let text = format!(
@@ -65,7 +71,7 @@ fn cpu() -> Vec<Finding> {
 fn describe(library: &LibraryInfo) -> String {
     match &library.path {
         Some(path) => format!("{} in {}", library.version, path.display()),
-        None => library.version.clone(),
+        None => format!("{}, {BY_LOADER}", library.version),
     }
 }
 

@@ -121,12 +121,17 @@ impl Engine {
     }
 
     /// Has decode batches of each of `sizes` use the fastest matrix multiplications, by `file` or by
-    /// measuring.
+    /// measuring; before it measures, `announce` hears how many shapes.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn tune(&mut self, sizes: &[usize], file: &Path) -> Result<(), ModelError> {
-        tuning::tune(&self.stream, self.memory.decoder.geometry(), sizes, file)
+    pub fn tune(
+        &mut self,
+        sizes: &[usize],
+        file: &Path,
+        announce: impl FnOnce(usize),
+    ) -> Result<(), ModelError> {
+        tuning::tune(&self.stream, self.memory.decoder.geometry(), sizes, file, announce)
     }
 
     /// Captures a graph for decode batches of each of `sizes`. All ranks call this together.

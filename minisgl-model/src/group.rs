@@ -12,11 +12,14 @@ mod wire;
 mod worker;
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use minisgl_comm::AbortHandle;
+use minisgl_kernels::MemoryInfo;
 use minisgl_sched::{Executor, SchedulerConfig, StepId, StepOutput, StepPlan, Ticket};
 
 use self::nodes::OtherNodes;
@@ -54,6 +57,8 @@ pub struct EngineLimits {
     pub kv_bytes_per_token: usize,
     /// Where the memory goes.
     pub memory: MemoryPlan,
+    /// The memory of the first rank's GPU once all ranks are ready; `None` on CPUs.
+    pub gpu_memory: Option<MemoryInfo>,
     /// Parameters of the model.
     pub num_parameters: usize,
     /// The architecture's name in `config.json`.
@@ -72,6 +77,22 @@ pub trait LaunchObserver {
 
     /// `bytes` of about `total` bytes of the checkpoint are read.
     fn weights_loaded(&self, bytes: u64, total: u64);
+
+    /// How to multiply matrices of `num_shapes` shapes is not known yet and will be measured, which
+    /// may take a minute; `file` keeps what comes out.
+    fn tuning_gemms(&self, num_shapes: usize, file: &Path) {
+        let _ = (num_shapes, file);
+    }
+
+    /// That took so long.
+    fn gemms_tuned(&self, took: Duration) {
+        let _ = took;
+    }
+
+    /// Each rank has `count` CUDA graphs, which took so long.
+    fn graphs_captured(&self, count: usize, took: Duration) {
+        let _ = (count, took);
+    }
 
     /// Something that works but should be known.
     fn warn(&self, message: &str);
@@ -114,7 +135,7 @@ impl RankGroup {
             self.broken = match self.reports.recv() {
                 Ok(Report::Sampled(output)) => return Ok(output),
                 Ok(Report::Failed { rank, error }) => Some((rank, error.to_string())),
-                Ok(Report::Loaded(_) | Report::Ready { .. }) => return self.next_samples(),
+                Ok(Report::Progress(_) | Report::Ready { .. }) => return self.next_samples(),
                 Err(_) => Some((0, "all ranks are gone".to_owned())),
             };
         }
@@ -177,7 +198,7 @@ impl Executor for RankGroup {
                 Ok(Report::Failed { rank, error }) => {
                     return Err(self.fail(rank, &error.to_string()));
                 }
-                Ok(Report::Loaded(_) | Report::Ready { .. } | Report::Sampled(_)) => {}
+                Ok(Report::Progress(_) | Report::Ready { .. } | Report::Sampled(_)) => {}
                 Err(TryRecvError::Disconnected) => return Err(self.fail(0, "all ranks are gone")),
                 Err(TryRecvError::Empty) => match self.abort.reason() {
                     Some(reason) => return Err(self.fail(0, &reason)),

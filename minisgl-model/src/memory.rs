@@ -45,7 +45,7 @@ pub fn memory_ratio(options: &EngineOptions, device: &Device) -> Result<f64, Mod
 }
 
 /// Plans the memory of `device`, which holds the ranks with these sizes; its kernels need
-/// `workspace_bytes` of their own.
+/// `workspace_bytes` of their own, and each rank a table of rotations for `max_positions`.
 ///
 /// # Errors
 /// [`ModelError::OutOfMemory`] if not even one request of `max_pages_per_row` pages fits beside the
@@ -56,6 +56,7 @@ pub fn plan(
     limits: &StepLimits,
     ranks: &[(Geometry, KvLayout)],
     workspace_bytes: usize,
+    max_positions: usize,
     device: &Device,
 ) -> Result<MemoryPlan, ModelError> {
     let memory = device.memory()?;
@@ -63,6 +64,7 @@ pub fn plan(
         free_bytes: memory.free_bytes as usize,
         ratio: memory_ratio(options, device)?,
         workspace_bytes,
+        max_positions,
         device: device.description(),
     };
     plan_within(config, options, limits, ranks, &budget)
@@ -74,6 +76,8 @@ struct Budget {
     ratio: f64,
     /// What its kernels need beside activations.
     workspace_bytes: usize,
+    /// Positions that queries and keys can be rotated to.
+    max_positions: usize,
     device: String,
 }
 
@@ -87,11 +91,13 @@ fn plan_within(
     let sum =
         |bytes: &dyn Fn(&(Geometry, KvLayout)) -> usize| ranks.iter().map(bytes).sum::<usize>();
     let table_bytes = limits.max_sequences * limits.max_pages_per_row * size_of::<i32>();
+    let rotary_bytes = budget.max_positions * config.head_dim * size_of::<f32>();
     let weight_bytes = sum(&|(geometry, _)| geometry.weight_bytes(config));
     let step_bytes = sum(&|(geometry, _)| {
         Activations::bytes(geometry, limits.max_tokens, limits.max_sequences)
             + StepInputs::bytes(limits.max_tokens, limits.max_sequences)
             + table_bytes
+            + rotary_bytes
     }) + budget.workspace_bytes;
     let page_bytes = sum(&|(_, layout)| layout.bytes_per_page());
     // More than this could never be held by requests; a prefix cache gains little from more.

@@ -17,6 +17,7 @@ use self::floor::Floor;
 use self::workload::Workload;
 use crate::args::WorkloadArgs;
 use crate::config::Config;
+use crate::logging::LoadProgress;
 use crate::model_source::resolve_model;
 
 /// Runs the offline workload of Mini-SGLang's `benchmark/offline/bench.py`, which is nano-vllm's: all
@@ -28,7 +29,7 @@ pub(crate) fn offline(config: &Config, args: &WorkloadArgs) -> Result<()> {
     let (checkpoint, name) = resolve_model(&config.model, !config.engine.dummy_weights)?;
     let bandwidth = device_bandwidth(&config.engine, &Silent)?;
     let begun = Instant::now();
-    let group = RankGroup::launch(&checkpoint, &config.engine, &Silent)?;
+    let group = RankGroup::launch(&checkpoint, &config.engine, &LoadProgress::new())?;
     let limits = group.limits().clone();
     let mut out = io::stdout().lock();
     writeln!(

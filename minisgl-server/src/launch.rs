@@ -242,6 +242,21 @@ fn log_limits(config: &Config, serve: &ServeConfig, limits: &EngineLimits, name:
         mib(memory.kv_bytes),
         scheduler.cache,
     );
+    if let Some(gpu) = limits.gpu_memory {
+        let gib = |bytes: usize| mib(bytes) / 1024.0;
+        let (total, free) = (gpu.total_bytes as usize, gpu.free_bytes as usize);
+        let planned = memory.weight_bytes + memory.step_bytes + memory.kv_bytes;
+        tracing::info!(
+            "Memory of the first GPU, in GiB: weights {:.2}, steps and workspaces {:.2}, KV cache \
+             {:.2}, graphs, libraries and others {:.2}, free {:.2}, in all {:.2}",
+            gib(memory.weight_bytes),
+            gib(memory.step_bytes),
+            gib(memory.kv_bytes),
+            gib(total.saturating_sub(free).saturating_sub(planned)),
+            gib(free),
+            gib(total),
+        );
+    }
     if !limits.graph_sizes.is_empty() {
         tracing::info!(
             "CUDA graphs for decode batches of up to {} sequences ({} sizes)",

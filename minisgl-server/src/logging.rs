@@ -4,8 +4,9 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -99,6 +100,25 @@ impl LaunchObserver for LoadProgress {
             let (megabytes, speed) = (total as f64 / 1e6, total as f64 / 1e9 / seconds);
             tracing::info!("Loaded {megabytes:.1} MB in {seconds:.2} s ({speed:.2} GB/s)");
         }
+    }
+
+    fn tuning_gemms(&self, num_shapes: usize, file: &Path) {
+        self.bar.suspend(|| {
+            tracing::info!(
+                "Measuring which algorithms multiply {num_shapes} shapes of matrices the fastest; \
+                 this is done once for a GPU and a model, and kept in {}",
+                file.display()
+            );
+        });
+    }
+
+    fn gemms_tuned(&self, took: Duration) {
+        self.bar.suspend(|| tracing::info!("Measured them in {:.1} s", took.as_secs_f64()));
+    }
+
+    fn graphs_captured(&self, count: usize, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.bar.suspend(|| tracing::info!("Captured {count} CUDA graphs in {seconds:.2} s"));
     }
 
     fn warn(&self, message: &str) {

@@ -18,24 +18,18 @@ use crate::{
 /// The most bytes that the archive may have.
 const MAX_BYTES: u64 = 60 << 20;
 
-/// The conformance suites that need no files of the repository, by package.
-const CHECKS: &[&str] = &["minisgl-kernels", "minisgl-comm"];
+/// The packages whose tests go along: they need no files of the repository but [`GOLDEN`].
+const CHECKS: &[&str] = &["minisgl-kernels", "minisgl-comm", "minisgl-model"];
+
+/// The checkpoints and expected outputs that the model's tests read; the folder in the archive is
+/// named to them by the script.
+const GOLDEN: (&str, &str) = ("minisgl-model/tests/golden", "checks/golden");
 
 /// Files of the root folder that go along.
 const DOCUMENTS: &[&str] = &["LICENSE-APACHE", "LICENSE-MIT", "README.md"];
 
-/// Says what the machine has, and runs the conformance suites on it.
-const CHECK: &str = "\
-#!/bin/sh
-# What this machine has, and whether the kernels compute there what they should.
-set -eu
-cd \"$(dirname \"$0\")\"
-./minisgl doctor
-for check in checks/*; do
-    echo \"== $check\"
-    \"$check\" \"$@\"
-done
-";
+/// Checks a machine's GPUs with what lies beside it, then times them.
+const SCRIPT: (&str, &str) = ("check-gpu.sh", include_str!("dist/check-gpu.sh"));
 
 /// Builds everything, packs it, and says where the archive is.
 ///
@@ -54,9 +48,10 @@ pub(crate) fn run(workspace: &Workspace, options: &kernels::Options) -> Result<(
         parts.push(Part::program(&format!("checks/{package}"), test.clone()));
     }
     for document in DOCUMENTS {
-        let from = workspace.root().join(document);
-        parts.push(Part { to: (*document).to_owned(), from, program: false });
+        parts.push(Part::data(document, workspace.root().join(document)));
     }
+    let (from, to) = GOLDEN;
+    parts.extend(data_files(&workspace.root().join(from), to)?);
 
     let folder = workspace.metadata().target_directory.as_std_path().join("dist");
     let archive = pack(&folder, "minisgl", &parts)?;
@@ -79,6 +74,28 @@ impl Part {
     fn program(to: &str, from: PathBuf) -> Self {
         Self { to: to.to_owned(), from, program: true }
     }
+
+    fn data(to: &str, from: PathBuf) -> Self {
+        Self { to: to.to_owned(), from, program: false }
+    }
+}
+
+/// What tests read of the folder `from`, which is JSON and tensors, but not what made it; as parts
+/// of the folder `to`.
+fn data_files(from: &Path, to: &str) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    let entries = fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let to = format!("{to}/{name}");
+        if path.is_dir() {
+            parts.extend(data_files(&path, &to)?);
+        } else if [".json", ".safetensors"].iter().any(|end| name.ends_with(end)) {
+            parts.push(Part::data(&to, path));
+        }
+    }
+    Ok(parts)
 }
 
 /// Lays out the parts in `folder/name`, and packs them to `folder/name.tar.xz`.
@@ -96,7 +113,8 @@ fn pack(folder: &Path, name: &str, parts: &[Part]) -> Result<PathBuf> {
             succeed(Command::new("strip").arg("--strip-debug").arg(&to))?;
         }
     }
-    write_script(&root.join("check.sh"))?;
+    let (script, text) = SCRIPT;
+    write_script(&root.join(script), text)?;
     let archive = folder.join(format!("{name}.tar.xz"));
     let mut tar = Command::new("tar");
     // Whoever built it is of no interest.
@@ -105,9 +123,9 @@ fn pack(folder: &Path, name: &str, parts: &[Part]) -> Result<PathBuf> {
     Ok(archive)
 }
 
-fn write_script(path: &Path) -> Result<()> {
+fn write_script(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    fs::write(path, CHECK)
+    fs::write(path, text)
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
         .with_context(|| format!("cannot write {}", path.display()))
 }

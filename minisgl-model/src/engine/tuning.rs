@@ -11,7 +11,8 @@ use crate::ModelError;
 use crate::decoder::Geometry;
 
 /// Makes decode steps of `sizes` sequences use the fastest algorithms. What is measured is added to
-/// `file`, which is only a cache: if it cannot be read or written, the next start measures again.
+/// `file`, which is only a cache: if it cannot be read or written, the next start measures again. `announce` hears how many shapes are
+/// to be measured, if there are any, before that begins.
 ///
 /// # Errors
 /// If the device fails.
@@ -20,6 +21,7 @@ pub(crate) fn tune(
     geometry: &Geometry,
     sizes: &[usize],
     file: &Path,
+    announce: impl FnOnce(usize),
 ) -> Result<(), ModelError> {
     let device = stream.device();
     if let Ok(text) = fs::read_to_string(file) {
@@ -30,6 +32,7 @@ pub(crate) fn tune(
     if new.is_empty() {
         return Ok(());
     }
+    announce(new.len());
     for shape in &new {
         tuning::tune_gemm(stream, shape)?;
     }

@@ -1,9 +1,10 @@
 //! From a checkpoint and options to a running group: decides sizes, then starts one thread per rank
 //! and waits until all are ready. Knows every option; never a step.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use minisgl_cache::KvPool;
 use minisgl_comm::{AbortHandle, Communicator};
@@ -11,10 +12,10 @@ use minisgl_kernels::convert::CheckpointDType;
 use minisgl_kernels::{DType, Device};
 use minisgl_sched::SchedulerConfig;
 
-use super::members::{Member, members};
+use super::members::{Member, check_all_reduce, members};
 use super::nodes::{JoinedNode, OtherNodes};
 use super::placement::{self, RankSetup};
-use super::worker::{RankThread, Report};
+use super::worker::{Progress, RankThread, Report};
 use super::{EngineLimits, LaunchObserver, RankGroup, Worker};
 use crate::batch::BatchBuilder;
 use crate::decoder::Decoder;
@@ -61,6 +62,7 @@ impl RankGroup {
         let config = ModelConfig::load(checkpoint)?;
         check_options(options)?;
         let devices = placement::devices(options, observer)?;
+        check_all_reduce(&devices, options, observer)?;
         observer.initializing(options.tp_size.get(), matches!(devices[0], Device::Cuda(_)));
         if options.nodes.is_some() && matches!(devices[0], Device::Cuda(_)) {
             let problem = "several nodes compute on CPUs only so far: add --device cpu".to_owned();
@@ -77,9 +79,9 @@ impl RankGroup {
             page_size: options.page_size.get(),
             vocab_size: config.vocab_size,
         };
-        let graph_sizes = placement::graph_sizes(options, &devices)?;
+        let graph_sizes = placement::graph_sizes(options, &devices, observer)?;
         let ranks = placement::ranks(&config, options, &limits, dtype, devices)?;
-        let mut memory = placement::memory(&config, options, &limits, &ranks)?;
+        let mut memory = placement::memory(&config, options, &limits, max_seq_len, &ranks)?;
         let decided = [
             ("device", kind(&ranks[0].device).to_owned()),
             ("--dtype", dtype.name().to_owned()),
@@ -98,7 +100,8 @@ impl RankGroup {
         } else {
             Source::Files(SafetensorsFiles::open(checkpoint)?)
         };
-        let engine_limits = EngineLimits {
+        let first_device = ranks[0].device.clone();
+        let mut engine_limits = EngineLimits {
             scheduler: SchedulerConfig {
                 num_pages: memory.num_pages,
                 page_size: options.page_size,
@@ -121,6 +124,7 @@ impl RankGroup {
             graph_sizes: graph_sizes.clone(),
             device: ranks[0].device.description(),
             memory,
+            gpu_memory: None,
             num_parameters: config.num_parameters(),
             architecture: config.architecture.name(),
         };
@@ -143,6 +147,9 @@ impl RankGroup {
             gemm_cache: options.gemm_cache.clone(),
         };
         let started = start(Arc::new(decisions), ranks, nodes, builder(), options, observer)?;
+        if matches!(first_device, Device::Cuda(_)) {
+            engine_limits.gpu_memory = Some(first_device.memory()?);
+        }
         Ok(Self {
             builder: builder(),
             limits: engine_limits,
@@ -282,10 +289,18 @@ fn await_ready(
     let (mut loaded, mut ready) = (0, 0);
     while ready < awaited {
         match reports.recv() {
-            Ok(Report::Loaded(bytes)) => {
-                loaded += bytes;
-                observer.weights_loaded(loaded, total.max(loaded));
-            }
+            Ok(Report::Progress(progress)) => match progress {
+                Progress::Loaded(bytes) => {
+                    loaded += bytes;
+                    observer.weights_loaded(loaded, total.max(loaded));
+                }
+                Progress::TuningGemms(num_shapes) => {
+                    let file = decisions.gemm_cache.as_deref().unwrap_or(Path::new(""));
+                    observer.tuning_gemms(num_shapes, file);
+                }
+                Progress::GemmsTuned(took) => observer.gemms_tuned(took),
+                Progress::GraphsCaptured(count, took) => observer.graphs_captured(count, took),
+            },
             Ok(Report::Ready { rank, unused_tensors }) => {
                 ready += 1;
                 if rank == 0 && !unused_tensors.is_empty() {
@@ -320,8 +335,16 @@ fn load(
     let Decisions { config, dtype, limits, max_seq_len, memory, source, graph_sizes, gemm_cache } =
         decisions;
     let stream = device.new_stream()?;
-    let progress = |bytes| drop(reports.send(Report::Loaded(bytes)));
-    let loader = Loader::new(source, &stream, *dtype, &progress);
+    // If nobody listens, this thread finds out later.
+    let report = |progress| drop(reports.send(Report::Progress(progress)));
+    // Of what all ranks do alike.
+    let report_once = |progress| {
+        if shard.rank == 0 {
+            report(progress)
+        }
+    };
+    let loaded = |bytes| report(Progress::Loaded(bytes));
+    let loader = Loader::new(source, &stream, *dtype, &loaded);
     let decoder = Decoder::load(config, &shard, *max_seq_len, &loader, geometry, &device)?;
     let mut unused = loader.finish()?;
     if config.tie_word_embeddings {
@@ -330,8 +353,19 @@ fn load(
     let pool = KvPool::new(&device, layout, memory.num_pages)?;
     let mut engine = Engine::new(stream, comm, decoder, pool, *limits, attention)?;
     if let Some(file) = gemm_cache {
-        engine.tune(graph_sizes, file)?;
+        let mut begun = None;
+        engine.tune(graph_sizes, file, |num_shapes| {
+            begun = Some(Instant::now());
+            report_once(Progress::TuningGemms(num_shapes));
+        })?;
+        if let Some(begun) = begun {
+            report_once(Progress::GemmsTuned(begun.elapsed()));
+        }
     }
+    let begun = Instant::now();
     engine.capture(graph_sizes)?;
+    if !graph_sizes.is_empty() {
+        report_once(Progress::GraphsCaptured(graph_sizes.len(), begun.elapsed()));
+    }
     Ok((engine, unused))
 }

@@ -9,7 +9,7 @@ use minisgl_kernels::Device;
 use minisgl_kernels::cuda::find_nccl;
 
 use crate::options::AllReduceChoice;
-use crate::{EngineOptions, ModelError};
+use crate::{EngineOptions, LaunchObserver, ModelError};
 
 /// Makes a rank's communicator, on the rank's own thread; waits there for the other ranks.
 pub(super) type Connect = Box<dyn FnOnce() -> Result<Box<dyn Communicator>, ModelError> + Send>;
@@ -68,6 +68,31 @@ pub(super) fn members(
         Member { connect: Box::new(connect), abort }
     };
     Ok(devices.iter().enumerate().map(member).collect())
+}
+
+/// Refuses ways to sum that these devices do not have.
+pub(super) fn check_all_reduce(
+    devices: &[Device],
+    options: &EngineOptions,
+    observer: &dyn LaunchObserver,
+) -> Result<(), ModelError> {
+    let name = match options.all_reduce {
+        AllReduceChoice::Auto => return Ok(()),
+        AllReduceChoice::Nccl => "nccl",
+        AllReduceChoice::P2p => "p2p",
+    };
+    let problem = match &devices[0] {
+        Device::Cpu(_) => format!("{name} is for GPUs: use auto on CPUs"),
+        Device::Cuda(_) if options.all_reduce == AllReduceChoice::Nccl && share_a_gpu(devices) => {
+            "nccl refuses ranks that share a GPU: use auto or p2p".to_owned()
+        }
+        Device::Cuda(_) if devices.len() == 1 => {
+            observer.warn(&format!("--all-reduce {name} does nothing: one rank has all there is"));
+            return Ok(());
+        }
+        Device::Cuda(_) => return Ok(()),
+    };
+    Err(ModelError::Option { option: "--all-reduce", problem })
 }
 
 /// Whether two ranks are on one GPU: good for tests, never for speed. NCCL refuses it, and nothing

@@ -249,7 +249,7 @@ impl RankGroup {
                     group.abort.abort(&error.to_string());
                     return Err(error);
                 }
-                Ok(Report::Loaded(_) | Report::Ready { .. } | Report::Sampled(_)) => {}
+                Ok(Report::Progress(_) | Report::Ready { .. } | Report::Sampled(_)) => {}
                 Err(_) => {
                     let message = "all ranks of this node are gone".to_owned();
                     return Err(ModelError::Rank { rank: options.local_ranks()?.start, message });

@@ -109,6 +109,7 @@ pub(super) fn memory(
     config: &ModelConfig,
     options: &EngineOptions,
     limits: &StepLimits,
+    max_positions: usize,
     ranks: &[RankSetup],
 ) -> Result<MemoryPlan, ModelError> {
     // All ranks of the CPU share its memory.
@@ -129,7 +130,8 @@ pub(super) fn memory(
         for rank in ranks {
             workspaces += rank.attention.bytes(device, &rank.geometry, limits)?;
         }
-        let plan = memory::plan(config, options, limits, &sizes, workspaces, device)?;
+        let plan =
+            memory::plan(config, options, limits, &sizes, workspaces, max_positions, device)?;
         if least.as_ref().is_none_or(|least| plan.num_pages < least.num_pages) {
             least = Some(plan);
         }
@@ -145,11 +147,20 @@ pub(super) fn memory(
 pub(super) fn graph_sizes(
     options: &EngineOptions,
     devices: &[Device],
+    observer: &dyn LaunchObserver,
 ) -> Result<Vec<usize>, ModelError> {
     /// GPUs with less memory spend it on KV pages rather than on graphs.
     const LARGE_BYTES: u64 = 80_000_000_000;
     let device = &devices[0];
-    if matches!(device, Device::Cpu(_)) || share_a_gpu(devices) {
+    let why_none = match device {
+        Device::Cpu(_) => Some("on a CPU"),
+        Device::Cuda(_) if share_a_gpu(devices) => Some("while ranks share a GPU"),
+        Device::Cuda(_) => None,
+    };
+    if let Some(why) = why_none {
+        if options.cuda_graph_max_bs.is_some_and(|most| most > 0) {
+            observer.warn(&format!("--cuda-graph-max-bs does nothing: there are no graphs {why}"));
+        }
         return Ok(Vec::new());
     }
     let most = match options.cuda_graph_max_bs {

@@ -35,14 +35,27 @@ pub(super) struct Work {
 /// What a rank's thread tells the group.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// So many more bytes of the checkpoint are read.
-    Loaded(u64),
+    /// Loading gets on.
+    Progress(Progress),
     /// The engine is complete.
     Ready { rank: usize, unused_tensors: Vec<String> },
     /// Rank 0's samples of a step; those of the other ranks are the same.
     Sampled(StepOutput),
     /// The rank is gone, and with it the group.
     Failed { rank: usize, error: ModelError },
+}
+
+/// How a rank's loading gets on; all but the first from rank 0 alone.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// So many more bytes of the checkpoint are read.
+    Loaded(u64),
+    /// So many shapes of matrix multiplications are to be measured.
+    TuningGemms(usize),
+    /// And they were, in this time.
+    GemmsTuned(Duration),
+    /// So many graphs were captured, in this time.
+    GraphsCaptured(usize, Duration),
 }
 
 /// What a rank's thread is given.

@@ -47,6 +47,7 @@ fn plan_for(
         free_bytes: (free_mib << 20) as usize,
         ratio: memory_ratio(&options, &Device::cpu(NonZeroUsize::MIN).unwrap())?,
         workspace_bytes: 0,
+        max_positions: options.max_seq_len.unwrap_or(4096),
         device: "a test".to_owned(),
     };
     plan_within(&config, &options, &limits, &[rank], &budget)
@@ -76,4 +77,13 @@ fn what_does_not_fit_is_an_error_with_advice() {
         assert!(error.to_string().contains("use more than 0 and at most 1"));
     }
     assert!(plan_for(4000, |options| options.num_pages = Some(0)).is_err());
+}
+
+/// 128 elements of 4 bytes for every position.
+#[test]
+fn the_table_of_rotations_counts() {
+    let step_bytes = |max_seq_len| {
+        plan_for(2000, |options| options.max_seq_len = Some(max_seq_len)).unwrap().step_bytes
+    };
+    assert_eq!(step_bytes(4096) - step_bytes(1024), (4096 - 1024) * 128 * 4);
 }

@@ -1,9 +1,11 @@
 //! Checkpoints and options that are wrong: one clear error each, from whatever rank finds it.
 
 use std::fs;
+use std::sync::Mutex;
 
 use minisgl_model::{
-    AttentionChoice, Checkpoint, DTypeChoice, DeviceChoice, EngineOptions, RankGroup,
+    AllReduceChoice, AttentionChoice, Checkpoint, DTypeChoice, DeviceChoice, EngineOptions,
+    LaunchObserver, RankGroup,
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -110,4 +112,43 @@ fn a_missing_gpu_is_one_sentence() {
     gpu.device = DeviceChoice::Cuda;
     let error = Copy::new().error(&gpu);
     assert!(!error.contains('\n') && error.len() > 20, "{error}");
+}
+
+#[test]
+fn ways_to_sum_on_gpus_are_refused_on_cpus() {
+    for (all_reduce, name) in [(AllReduceChoice::Nccl, "nccl"), (AllReduceChoice::P2p, "p2p")] {
+        for tp_size in [1, 2] {
+            let cpu = EngineOptions { device: DeviceChoice::Cpu, ..options(tp_size) };
+            let error = harness::launch("llama", &EngineOptions { all_reduce, ..cpu }).unwrap_err();
+            let expected = format!("--all-reduce {name} is for GPUs: use auto on CPUs");
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+}
+
+/// Keeps the warnings.
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl LaunchObserver for Warnings {
+    fn rank_ready(&self, _rank: usize, _world_size: usize) {}
+
+    fn weights_loaded(&self, _bytes: u64, _total: u64) {}
+
+    fn warn(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+}
+
+#[test]
+fn graphs_that_a_cpu_does_not_have_are_a_warning_to_whoever_asks_for_them() {
+    for (asked, warned) in [(None, false), (Some(0), false), (Some(8), true)] {
+        let options =
+            EngineOptions { device: DeviceChoice::Cpu, cuda_graph_max_bs: asked, ..options(1) };
+        let warnings = Warnings::default();
+        RankGroup::launch(&harness::checkpoint("llama"), &options, &warnings).unwrap();
+        let warnings = warnings.0.into_inner().unwrap();
+        let expected = "--cuda-graph-max-bs does nothing: there are no graphs on a CPU";
+        assert_eq!(warnings, [expected][..usize::from(warned)], "{asked:?}");
+    }
 }

@@ -18,8 +18,11 @@ pub(crate) fn checkpoint(case: &str) -> Checkpoint {
     Checkpoint::folder(golden().join(case)).unwrap()
 }
 
+/// The folder of all cases: what `MINISGL_GOLDEN` says, where these tests run away from their source.
 pub(crate) fn golden() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+    let folder = std::env::var_os("MINISGL_GOLDEN").filter(|folder| !folder.is_empty());
+    let here = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    folder.map_or_else(here, PathBuf::from)
 }
 
 /// How many GPUs the tests run on: what `MINISGL_TEST_CUDA` says. Then they must be there, with the
