@@ -236,7 +236,7 @@ fn start(
     let (members, unheard) = match nodes {
         None => {
             let devices: Vec<Device> = ranks.iter().map(|rank| rank.device.clone()).collect();
-            (members(&devices, options)?, None)
+            (members(&devices, options, observer)?, None)
         }
         Some(nodes) => {
             let (members, unheard) = nodes.into_parts();
