@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use minisgl_comm::AbortHandle;
 use minisgl_sched::{Executor, SchedulerConfig, StepId, StepOutput, StepPlan, Ticket};
 
+pub(crate) use self::members::{Connect, connect_all};
 use self::nodes::OtherNodes;
 pub(crate) use self::placement::devices;
 use self::worker::{Report, Work};

@@ -12,7 +12,7 @@ use crate::options::AllReduceChoice;
 use crate::{EngineOptions, LaunchObserver, ModelError};
 
 /// Makes a rank's communicator, on the rank's own thread; waits there for the other ranks.
-pub(super) type Connect = Box<dyn FnOnce() -> Result<Box<dyn Communicator>, ModelError> + Send>;
+pub(crate) type Connect = Box<dyn FnOnce() -> Result<Box<dyn Communicator>, ModelError> + Send>;
 
 /// A rank's way to the others, with what aborts the group.
 pub(super) struct Member {
@@ -78,6 +78,16 @@ pub(super) fn members(
         Member { connect: Box::new(connect), abort }
     };
     Ok(devices.iter().enumerate().map(member).collect())
+}
+
+/// As [`members`], for ranks that need no abort from outside.
+pub(crate) fn connect_all(
+    devices: &[Device],
+    options: &EngineOptions,
+    observer: &dyn LaunchObserver,
+) -> Result<Vec<Connect>, ModelError> {
+    let members = members(devices, options, observer)?;
+    Ok(members.into_iter().map(|member| member.connect).collect())
 }
 
 /// Whether two ranks are on one GPU: good for tests, never for speed. NCCL refuses it, and nothing

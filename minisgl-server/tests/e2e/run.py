@@ -366,6 +366,23 @@ def test_help_and_doctor():
     check(found.returncode == 0 and found.stdout, f"{found}")
 
 
+def test_bench_comm():
+    """A line for every number of ranks and size, and sentences about what makes no sense."""
+    def bench(*flags):
+        command = [BINARY, "bench", "comm", "--device", "cpu", *flags]
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+
+    shown = bench("--ranks", "2,3", "--sizes", "4096,65536")
+    lines = re.findall(r"^ *(\d+) +(\d+) +(\w+) +([\d.]+) us +[\d.]+$", shown.stdout, re.MULTILINE)
+    got = [(int(size), int(ranks), way) for size, ranks, way, _ in lines]
+    expected = [(size, ranks, way) for ranks, way in [(1, "memcpy"), (2, "threads"), (3, "threads")] for size in [4096, 65536]]
+    equal((shown.returncode, got), (0, expected), f"the table {shown}")
+    check(all(float(time) > 0 for *_, time in lines), shown.stdout)
+    for flags in [["--ranks", "1"], ["--sizes", "3"], ["--all-reduce", "nccl"]]:
+        refused = bench(*flags)
+        check(refused.returncode != 0 and flags[0] in refused.stderr, f"{flags}: {refused}")
+
+
 def test_deploy():
     """The manifests for Kubernetes: valid, true of this program, and their commands serve."""
     shown = subprocess.run([BINARY, "--help"], capture_output=True, text=True, timeout=TIMEOUT).stdout
@@ -400,7 +417,7 @@ def main():
         with serving("--tp", str(tp)) as server:
             for test in SUITE:
                 run(f"--tp {tp} {test.__name__}", lambda: test(server, tp))
-    for test in [test_stop_at_once, test_api_key, test_flags, test_shell, test_help_and_doctor, test_deploy]:
+    for test in [test_stop_at_once, test_api_key, test_flags, test_shell, test_help_and_doctor, test_bench_comm, test_deploy]:
         run(test.__name__, test)
     print(f"all good, {time.monotonic() - start:.1f} s")
 
