@@ -1,4 +1,5 @@
-//! What the collectives of in-process ranks cost: latency of small ones, bandwidth of large ones.
+//! What the collectives of CPU ranks cost, in one process and over TCP: latency of small ones,
+//! bandwidth of large ones.
 //!
 //! For tracking changes on one machine. Ranks share its cores, so with more ranks than cores the
 //! figures include the scheduler's. Bandwidth counts one rank's message once; `memcpy` beside it
@@ -7,11 +8,13 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on should panic")]
 
 use std::hint::black_box;
+use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use minisgl_comm::nodes::{Node, NodeConfig, Secret};
 use minisgl_comm::{CommError, Communicator, ThreadRank, thread_group};
 use minisgl_kernels::{DType, Device, Stream, Tensor};
 
@@ -83,6 +86,63 @@ fn bandwidth(criterion: &mut Criterion) {
     }
 }
 
+/// As [`time`], with one rank on each node; the nodes are threads here, connected over the loopback.
+fn time_nodes(num_nodes: usize, num_calls: u64, len: usize) -> Duration {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let run = |node: usize| -> Result<_, CommError> {
+        let config = NodeConfig {
+            num_nodes,
+            node,
+            address: address.clone(),
+            secret: Secret::new("of this benchmark".to_owned()),
+            join_timeout: Duration::from_secs(60),
+            timeout: Duration::from_secs(60),
+        };
+        let (mut ranks, links) = Node::join(config, &[])?.into_ranks(1)?;
+        let mut ends = Vec::new();
+        for (link, receiver) in links {
+            receiver.spawn(ranks[0].abort_handle(), |_| {})?;
+            ends.push(link);
+        }
+        let rank = ranks.remove(0);
+        let device = Device::cpu(NonZeroUsize::MIN)?;
+        let stream = device.new_stream()?;
+        let mut data = device.zeros(DType::Bf16, [len])?;
+        rank.all_reduce(&stream, data.view_mut())?;
+        rank.barrier()?;
+        let start = Instant::now();
+        for _ in 0..num_calls {
+            rank.all_reduce(&stream, data.view_mut())?;
+        }
+        rank.barrier()?;
+        // No node may leave before all have the time.
+        Ok((start.elapsed(), rank, ends))
+    };
+    let run = &run;
+    thread::scope(|scope| {
+        let nodes: Vec<_> = (0..num_nodes).map(|node| scope.spawn(move || run(node))).collect();
+        let nodes: Vec<_> = nodes.into_iter().map(|node| node.join().unwrap().unwrap()).collect();
+        nodes.iter().map(|(time, ..)| *time).max().unwrap_or_default()
+    })
+}
+
+fn nodes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("all_reduce bfloat16 over TCP");
+    for bytes in [4 << 10, 64 << 10, 1 << 20] {
+        group.throughput(Throughput::Bytes(bytes as u64));
+        for num_nodes in [2, 4] {
+            let id = BenchmarkId::new(format!("{num_nodes} nodes"), bytes);
+            group.bench_function(id, |bencher| {
+                let len = bytes / DType::Bf16.size_bytes();
+                bencher.iter_custom(|num_calls| time_nodes(num_nodes, num_calls, len));
+            });
+        }
+    }
+    group.finish();
+}
+
 fn memcpy(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("memcpy");
     for bytes in MESSAGE_BYTES {
@@ -106,6 +166,6 @@ fn short() -> Criterion {
 criterion_group! {
     name = benches;
     config = short();
-    targets = latency, bandwidth, memcpy
+    targets = latency, bandwidth, nodes, memcpy
 }
 criterion_main!(benches);

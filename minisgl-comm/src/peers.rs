@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use minisgl_kernels::cuda::{AbortFlag, PeerAlgorithm, PeerGroup, PeerMemory};
+use minisgl_kernels::cuda::{AbortFlag, PeerAlgorithm, PeerGroup, PeerMemory, check_peer_access};
 use minisgl_kernels::{Device, Stream, View, ViewMut};
 
 use crate::call::Call;
@@ -61,12 +61,13 @@ impl PeerSetup {
     /// Memory on each rank's device, `devices` being in the order of the ranks. Ranks may share one.
     ///
     /// # Errors
-    /// [`CommError::WorldSize`] if there are none, [`CommError::Kernel`] on the CPU or without
-    /// memory.
+    /// [`CommError::WorldSize`] if there are none, [`CommError::Kernel`] on the CPU, without memory,
+    /// or if one of the GPUs cannot read the memory of another.
     pub fn new(devices: &[Device], limits: PeerLimits) -> Result<Self, CommError> {
         let Some(first) = devices.first() else {
             return Err(CommError::WorldSize { world_size: 0 });
         };
+        check_peer_access(devices)?;
         let memory = |device| PeerMemory::new(device, limits.two_shot_bytes).map(Arc::new);
         Ok(Self {
             members: devices.iter().map(memory).collect::<Result<_, _>>()?,

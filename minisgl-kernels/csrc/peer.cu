@@ -10,8 +10,11 @@
 //   flag memory: nothing comes from the host, so a graph can be replayed. All ranks must make the
 //   same calls in the same order.
 // * The staging memory has two halves, used in turn. A rank that writes a half has seen all others
-//   begin the launch in between, so they have read what was in it.
+//   begin the launch in between, so they have read what was in it. Block 0 has seen it for blocks
+//   that had nothing to do in between, so a launch must not begin before all blocks of the one before
+//   have ended: never launch this kernel early.
 // * Flags only grow: a rank that is ahead by a launch has not taken anything back.
+// * `tests/it/peer_protocol.rs` has a model of all this, and tries every order.
 // * Waiting ends when the abort flag is raised, or after a time that no rank in good health takes;
 //   then the abort flag is raised for everyone.
 #include "common.cuh"

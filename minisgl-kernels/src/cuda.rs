@@ -53,7 +53,7 @@ mod transfer;
 pub use device::CudaDevice;
 pub use libraries::CudaLibraries;
 pub use library::{LibraryInfo, LibrarySearch, find_nccl};
-pub use peer::{AbortFlag, MAX_PEERS, PeerAlgorithm, PeerGroup, PeerMemory};
+pub use peer::{AbortFlag, MAX_PEERS, PeerAlgorithm, PeerGroup, PeerMemory, check_peer_access};
 pub use probe::{CudaReport, DriverInfo, GpuInfo, has_driver, probe};
 pub use stream::CudaStream;
 

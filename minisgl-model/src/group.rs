@@ -22,6 +22,7 @@ use minisgl_comm::AbortHandle;
 use minisgl_kernels::MemoryInfo;
 use minisgl_sched::{Executor, SchedulerConfig, StepId, StepOutput, StepPlan, Ticket};
 
+pub(crate) use self::members::{Connect, connect_all};
 use self::nodes::OtherNodes;
 pub(crate) use self::placement::devices;
 use self::worker::{Report, Work};

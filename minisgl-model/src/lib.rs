@@ -21,6 +21,7 @@ pub mod arch;
 pub mod bandwidth;
 pub mod batch;
 pub mod checkpoint;
+pub mod comm_bench;
 pub mod config;
 pub mod decoder;
 pub mod doctor;

@@ -78,6 +78,35 @@ pub(crate) enum Bench {
     /// and the KV cache of every sequence takes at the memory bandwidth measured at the start. Takes
     /// the options of the server as well; those about the network do nothing.
     Offline(Box<OfflineArgs>),
+    /// Sums over ranks: how long they take by size, number of ranks and way to sum
+    ///
+    /// Bus bandwidth counts what each rank must at least send, 2 (N - 1) / N of every byte. Beside it
+    /// stand the ceilings of ranks on the CPU: copying, and waking a thread.
+    Comm(CommArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CommArgs {
+    /// Numbers of ranks
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',', default_value = "2,4,8")]
+    pub(crate) ranks: Vec<usize>,
+    /// Bytes of an array
+    #[arg(
+        long,
+        value_name = "N,N,..",
+        value_delimiter = ',',
+        default_value = "4096,65536,1048576,16777216"
+    )]
+    pub(crate) sizes: Vec<usize>,
+    /// Where the ranks are: auto, cpu, cuda
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// Which GPU each rank uses, as for the server; with one number of ranks
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',')]
+    pub(crate) devices: Option<Vec<usize>>,
+    /// Ways to sum on GPUs: auto, nccl, p2p
+    #[arg(long, value_name = "HOW,HOW,..", value_delimiter = ',', default_value = "auto")]
+    pub(crate) all_reduce: Vec<AllReduceChoice>,
 }
 
 #[derive(Args, Debug)]

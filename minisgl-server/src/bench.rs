@@ -2,6 +2,7 @@
 //!
 //! Never knows what a token means; prompts are random ids.
 
+pub(crate) mod comm;
 mod floor;
 mod workload;
 

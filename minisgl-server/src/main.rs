@@ -48,6 +48,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Bench(Bench::Offline(args))) => {
             return bench::offline(&Config::from_args(args.serve)?, &args.workload);
         }
+        Some(Command::Bench(Bench::Comm(args))) => return bench::comm::comm(&args),
     }
     let config = Config::from_args(cli.serve)?;
     match &config.mode {

@@ -74,7 +74,7 @@ enum Task {
     #[command(disable_help_flag = true)]
     Doctor(Passed),
     /// Run the criterion benches of all crates; the arguments go to the benches. `bench offline` runs
-    /// `minisgl bench offline`: the whole engine, without a network
+    /// `minisgl bench offline`: the whole engine, without a network; `bench comm` its sums over ranks
     Bench(Passed),
     /// Test the release binary from outside with the OpenAI Python client
     E2e,
@@ -127,7 +127,7 @@ fn run(task: Task) -> Result<()> {
             become_command(server.arg("doctor").args(args))
         }
         // Of the whole server rather than of its layers.
-        Task::Bench(Passed { args }) if args.first().is_some_and(|arg| arg == "offline") => {
+        Task::Bench(Passed { args }) if is_of_server(&args) => {
             kernels::build_for_this_machine(&workspace)?;
             let mut server = Command::new(workspace.build_server(Profile::Release)?);
             become_command(server.arg("bench").args(args))
@@ -139,6 +139,11 @@ fn run(task: Task) -> Result<()> {
         }
         Task::E2e => become_command(&mut e2e::command(&workspace)?),
     }
+}
+
+/// Whether these are arguments of `bench` that the server's own benchmarks have.
+fn is_of_server(args: &[OsString]) -> bool {
+    args.first().is_some_and(|arg| arg == "offline" || arg == "comm")
 }
 
 /// Replaces this process, so that signals and the exit code need no forwarding.

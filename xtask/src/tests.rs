@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
-use super::{Cli, Passed, Task, kernels};
+use super::{Cli, Passed, Task, is_of_server, kernels};
 
 fn parse(line: &str) -> Result<Task, ErrorKind> {
     let args = ["cargo xtask"].into_iter().chain(line.split_whitespace());
@@ -37,6 +37,15 @@ fn test_and_bench_take_filters_and_flags() {
         parse("bench radix --save-baseline a"),
         Ok(Task::Bench(passed("radix --save-baseline a")))
     );
+}
+
+#[test]
+fn some_benches_are_the_servers() {
+    for (line, expected) in
+        [("offline --tp 2", true), ("comm", true), ("radix offline", false), ("", false)]
+    {
+        assert_eq!(is_of_server(&passed(line).args), expected, "{line}");
+    }
 }
 
 #[test]

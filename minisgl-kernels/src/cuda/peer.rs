@@ -184,8 +184,30 @@ impl PeerGroup {
     }
 }
 
-/// Lets kernels on `reader` read memory of `owner`.
-fn enable_access(reader: &CudaDevice, owner: &CudaDevice) -> Result<(), Error> {
+/// Asks, and changes nothing, whether every one of these GPUs can read the memory of all others.
+///
+/// # Errors
+/// [`Error::Unavailable`] that names two of which one cannot, or on the CPU; [`Error::Device`] if the
+/// driver refuses.
+pub fn check_peer_access(devices: &[Device]) -> Result<(), Error> {
+    let mut gpus = Vec::new();
+    for device in devices {
+        match device {
+            Device::Cuda(gpu) => gpus.push(gpu),
+            Device::Cpu(_) => {
+                return Err(Error::Unavailable("peer memory is for GPUs".to_owned()));
+            }
+        }
+    }
+    for reader in &gpus {
+        for owner in &gpus {
+            check_access(reader, owner)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_access(reader: &CudaDevice, owner: &CudaDevice) -> Result<(), Error> {
     if reader.ordinal() == owner.ordinal() {
         return Ok(());
     }
@@ -196,8 +218,19 @@ fn enable_access(reader: &CudaDevice, owner: &CudaDevice) -> Result<(), Error> {
     status.result().map_err(failed("asking for peer access"))?;
     if can == 0 {
         let (a, b) = (reader.description(), owner.description());
-        return Err(Error::Unavailable(format!("{a} cannot read the memory of {b}")));
+        let (i, j) = (reader.ordinal(), owner.ordinal());
+        let text = format!("GPU {i} ({a}) cannot read the memory of GPU {j} ({b})");
+        return Err(Error::Unavailable(text));
     }
+    Ok(())
+}
+
+/// Lets kernels on `reader` read memory of `owner`.
+fn enable_access(reader: &CudaDevice, owner: &CudaDevice) -> Result<(), Error> {
+    if reader.ordinal() == owner.ordinal() {
+        return Ok(());
+    }
+    check_access(reader, owner)?;
     reader.make_current()?;
     // SAFETY: the context of `owner` is retained by it.
     match unsafe { driver::cuCtxEnablePeerAccess(owner.context(), 0) } {

@@ -11,6 +11,7 @@ mod index; // gather, scatter, embedding, KV store against the reference
 mod memory; // devices, tensors, views, copies, files
 mod moe; // mixture of experts against the reference
 mod overlap; // events, read-back, graphs, tuned gemm
+mod peer_protocol; // the flags of those sums, in every order
 mod peers; // sums through memory that GPUs share
 mod planned; // planned attention against the reference
 mod sampling; // sampling against the reference, and over shards

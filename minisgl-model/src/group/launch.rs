@@ -79,6 +79,7 @@ impl RankGroup {
             page_size: options.page_size.get(),
             vocab_size: config.vocab_size,
         };
+        check_page_table(&limits)?;
         let graph_sizes = placement::graph_sizes(options, &devices, observer)?;
         let ranks = placement::ranks(&config, options, &limits, dtype, devices)?;
         let mut memory = placement::memory(&config, options, &limits, max_seq_len, &ranks)?;
@@ -176,6 +177,20 @@ fn check_options(options: &EngineOptions) -> Result<(), ModelError> {
     Ok(())
 }
 
+/// Refuses more entries of the page table than a kernel's 32-bit index counts.
+fn check_page_table(limits: &StepLimits) -> Result<(), ModelError> {
+    let entries = limits.max_sequences.checked_mul(limits.max_pages_per_row);
+    if entries.is_some_and(|entries| i32::try_from(entries).is_ok()) {
+        return Ok(());
+    }
+    let problem = format!(
+        "{} with {} pages each is more than the 2^31 - 1 entries of a page table: lower it, or \
+         raise --page-size",
+        limits.max_sequences, limits.max_pages_per_row
+    );
+    Err(ModelError::Option { option: "--max-running-requests", problem })
+}
+
 fn dtype(
     choice: DTypeChoice,
     checkpoint: CheckpointDType,
@@ -243,7 +258,7 @@ fn start(
     let (members, unheard) = match nodes {
         None => {
             let devices: Vec<Device> = ranks.iter().map(|rank| rank.device.clone()).collect();
-            (members(&devices, options)?, None)
+            (members(&devices, options, observer)?, None)
         }
         Some(nodes) => {
             let (members, unheard) = nodes.into_parts();

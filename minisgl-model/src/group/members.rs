@@ -12,7 +12,7 @@ use crate::options::AllReduceChoice;
 use crate::{EngineOptions, LaunchObserver, ModelError};
 
 /// Makes a rank's communicator, on the rank's own thread; waits there for the other ranks.
-pub(super) type Connect = Box<dyn FnOnce() -> Result<Box<dyn Communicator>, ModelError> + Send>;
+pub(crate) type Connect = Box<dyn FnOnce() -> Result<Box<dyn Communicator>, ModelError> + Send>;
 
 /// A rank's way to the others, with what aborts the group.
 pub(super) struct Member {
@@ -31,6 +31,7 @@ impl Member {
 pub(super) fn members(
     devices: &[Device],
     options: &EngineOptions,
+    observer: &dyn LaunchObserver,
 ) -> Result<Vec<Member>, ModelError> {
     if devices.len() == 1 {
         let rank = SingleRank::new();
@@ -43,8 +44,17 @@ pub(super) fn members(
     let peers = match options.all_reduce {
         AllReduceChoice::Nccl => None,
         AllReduceChoice::P2p => Some(peer_setup(devices)?),
-        // Without peer access between the GPUs NCCL finds another way.
-        AllReduceChoice::Auto => peer_setup(devices).ok(),
+        AllReduceChoice::Auto => match peer_setup(devices) {
+            Ok(peers) => Some(peers),
+            // NCCL finds another way.
+            Err(error) => {
+                observer.warn(&format!(
+                    "sums of small arrays will be slow, since they cannot go through the GPUs' own \
+                     memory (GPUs want NVLink, or PCIe that lets them read each other): {error}"
+                ));
+                None
+            }
+        },
     };
     if share_a_gpu(devices) {
         return shared(devices, peers);
@@ -93,6 +103,16 @@ pub(super) fn check_all_reduce(
         Device::Cuda(_) => return Ok(()),
     };
     Err(ModelError::Option { option: "--all-reduce", problem })
+}
+
+/// As [`members`], for ranks that need no abort from outside.
+pub(crate) fn connect_all(
+    devices: &[Device],
+    options: &EngineOptions,
+    observer: &dyn LaunchObserver,
+) -> Result<Vec<Connect>, ModelError> {
+    let members = members(devices, options, observer)?;
+    Ok(members.into_iter().map(|member| member.connect).collect())
 }
 
 /// Whether two ranks are on one GPU: good for tests, never for speed. NCCL refuses it, and nothing

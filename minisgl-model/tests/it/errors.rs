@@ -104,6 +104,14 @@ fn options_that_do_not_fit_the_model_are_named() {
     let mut huge = options(1);
     huge.num_pages = Some(usize::MAX);
     assert!(copy.error(&huge).contains("not enough memory"));
+    copy.edit_config("max_position_embeddings", json!(1 << 20));
+    let mut rows = options(1);
+    rows.max_running_requests = 1 << 12;
+    assert_eq!(
+        copy.error(&rows),
+        "--max-running-requests 4096 with 1048576 pages each is more than the 2^31 - 1 entries of a \
+         page table: lower it, or raise --page-size"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import deploy
 import openai
 
 BINARY = sys.argv[1]
@@ -29,9 +31,9 @@ QUESTION = [{"role": "user", "content": "What is a prefix cache?"}]
 class Server:
     """The binary on a free port."""
 
-    def __init__(self, *flags):
+    def __init__(self, *flags, env=None):
         command = [BINARY, "--port", "0", *flags]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
         self.log = []
         self.port = None
         self.ready = threading.Event()
@@ -75,8 +77,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*flags):
-    server = Server(*flags)
+def serving(*flags, env=None):
+    server = Server(*flags, env=env)
     try:
         yield server
     finally:
@@ -364,6 +366,51 @@ def test_help_and_doctor():
     check(found.returncode == 0 and found.stdout, f"{found}")
 
 
+def test_bench_comm():
+    """A line for every number of ranks and size, and sentences about what makes no sense."""
+    def bench(*flags):
+        command = [BINARY, "bench", "comm", "--device", "cpu", *flags]
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+
+    shown = bench("--ranks", "2,3", "--sizes", "4096,65536")
+    lines = re.findall(r"^ *(\d+) +(\d+) +(\w+) +([\d.]+) us +[\d.]+$", shown.stdout, re.MULTILINE)
+    got = [(int(size), int(ranks), way) for size, ranks, way, _ in lines]
+    expected = [(size, ranks, way) for ranks, way in [(1, "memcpy"), (2, "threads"), (3, "threads")] for size in [4096, 65536]]
+    equal((shown.returncode, got), (0, expected), f"the table {shown}")
+    check(all(float(time) > 0 for *_, time in lines), shown.stdout)
+    for flags in [["--ranks", "1"], ["--sizes", "3"], ["--all-reduce", "nccl"]]:
+        refused = bench(*flags)
+        check(refused.returncode != 0 and flags[0] in refused.stderr, f"{flags}: {refused}")
+
+
+def test_deploy():
+    """The manifests for Kubernetes: valid, true of this program, and their commands serve."""
+    shown = subprocess.run([BINARY, "--help"], capture_output=True, text=True, timeout=TIMEOUT).stdout
+    default = re.search(r"--shutdown-timeout <SECONDS>.*?\[default: (\d+)\]", shown, re.DOTALL)
+    deploy.check_pods(shown, {"--shutdown-timeout": default[1]})
+    deploy.check_selectors()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        dist_port = free.getsockname()[1]
+    (replica,) = deploy.commands("Deployment", dist_port)
+    with serving(*replica) as server:
+        deploy.check_metrics(server.get("/metrics")[2])
+        answer = server.chat().choices[0].message.content
+        equal(server.stop(), 0, "exit code")
+    leader, worker = deploy.commands("LeaderWorkerSet", dist_port)
+    env = os.environ | {"MINISGL_DIST_SECRET": "of the end-to-end test"}
+    following = subprocess.Popen([BINARY, *worker], stderr=subprocess.PIPE, text=True, env=env)
+    try:
+        with serving(*leader, env=env) as server:
+            check("with 4 CPU ranks" in "".join(server.log), "".join(server.log))
+            equal(server.chat().choices[0].message.content, answer, "the answer of two nodes")
+            equal(server.stop(), 0, "exit code of node 0")
+        said = following.communicate(timeout=TIMEOUT)[1]
+        equal(following.returncode, 0, f"exit code of node 1, which said {said}")
+    finally:
+        following.kill()
+
+
 def main():
     start = time.monotonic()
     # A machine with GPUs has as many ranks as GPUs.
@@ -371,7 +418,7 @@ def main():
         with serving("--tp", str(tp)) as server:
             for test in SUITE:
                 run(f"--tp {tp} {test.__name__}", lambda: test(server, tp))
-    for test in [test_stop_at_once, test_api_key, test_flags, test_shell, test_help_and_doctor]:
+    for test in [test_stop_at_once, test_api_key, test_flags, test_shell, test_help_and_doctor, test_bench_comm, test_deploy]:
         run(test.__name__, test)
     print(f"all good, {time.monotonic() - start:.1f} s")
 

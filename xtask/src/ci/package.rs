@@ -9,8 +9,21 @@ use anyhow::{Context as _, Result, ensure};
 use crate::workspace::{Workspace, command_line};
 
 /// Endings of files that a crate may ship.
-const ENDINGS: &[&str] =
-    &["cu", "cuh", "h", "jinja", "json", "lock", "md", "py", "rs", "safetensors", "toml", "txt"];
+const ENDINGS: &[&str] = &[
+    "cu",
+    "cuh",
+    "h",
+    "jinja",
+    "json",
+    "lock",
+    "md",
+    "py",
+    "rs",
+    "safetensors",
+    "sh",
+    "toml",
+    "txt",
+];
 
 /// What Cargo adds to every package.
 const ADDED_BY_CARGO: &[&str] = &[".cargo_vcs_info.json", "Cargo.toml.orig"];
