@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define MSGL_ABI_VERSION 2
+#define MSGL_ABI_VERSION 3
 #define MSGL_F32 0
 #define MSGL_BF16 1
 
@@ -82,6 +82,15 @@ int32_t msgl_qk_norm_rope_store(int32_t dtype, msgl_rows q, msgl_rows k, msgl_ro
 /* out = x · wT for 1 to 4 rows of x: [m, k] and w: [n, k] bfloat16, out: [m, n] of out_dtype. Rows of
  * x and w are whole, aligned multiples of 16 bytes. A row's sums have the same order whatever m is. */
 int32_t msgl_gemv(int32_t out_dtype, msgl_rows x, msgl_rows w, msgl_rows out, msgl_stream stream);
+/* The same, all bfloat16, with what stands before and after it: residual += gemv(x, w);
+ * out = gemv(rms_norm(x, norm, eps), w); out = silu_and_mul(gemv(rms_norm(x, norm, eps), w)), where w
+ * has 2 n rows. norm: [k], aligned to 16 bytes; (m + 1) k elements fit into 47 KiB. The bits are those
+ * of the calls one after the other but for the order of the norm's sum. */
+int32_t msgl_gemv_add(msgl_rows x, msgl_rows w, msgl_rows residual, msgl_stream stream);
+int32_t msgl_norm_gemv(msgl_rows x, const void *norm, float eps, msgl_rows w, msgl_rows out,
+                       msgl_stream stream);
+int32_t msgl_norm_gemv_silu(msgl_rows x, const void *norm, float eps, msgl_rows w, msgl_rows out,
+                            msgl_stream stream);
 
 /* ---- attention ------------------------------------------------------------------------------- */
 /* Where and what: as PagedKv, VarlenBatch and AttentionParams in minisgl_kernels::ops. */

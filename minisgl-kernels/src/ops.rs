@@ -26,6 +26,7 @@ mod activation;
 mod attention;
 pub(crate) mod check;
 mod embedding;
+mod few_rows;
 mod gather;
 mod gemm;
 mod kv;
@@ -43,6 +44,7 @@ pub use attention::{
     paged_attention,
 };
 pub use embedding::embedding;
+pub use few_rows::{few_rows, gemm_add, norm_gemm, norm_gemm_silu};
 pub use gather::{gather_ids, gather_rows, scatter_ids};
 pub use gemm::gemm;
 pub use kv::store_kv;

@@ -7,6 +7,7 @@
 
 mod attention;
 mod combine;
+mod few_rows;
 mod gather;
 mod matrix;
 mod moe;
@@ -16,6 +17,7 @@ mod transform;
 
 pub use attention::paged_attention;
 pub use combine::{best_of_shards, choose_ids, mass_target, min_p_threshold, pick_logits};
+pub use few_rows::{gemm_add, norm_gemm, norm_gemm_silu};
 pub use gather::{embedding, gather_ids, gather_rows, scatter_ids, store_kv};
 pub use moe::{combine, group, grouped_gemm, route};
 pub use pointwise::{add, reduce_sum, silu_and_mul};

@@ -7,6 +7,7 @@
 
 mod activations;
 mod experts;
+mod few;
 mod geometry;
 mod load;
 
@@ -36,6 +37,8 @@ pub struct Decoder {
     lm_head: Option<Tensor>,
     /// `[max_positions, d]` f32: cosines, then sines.
     cos_sin: Tensor,
+    /// Up to how many tokens go through `few`, if there is one rank.
+    max_few: usize,
 }
 
 #[derive(Debug)]
@@ -126,6 +129,10 @@ impl Decoder {
         let first_id = self.geometry.first_token_id;
         ops::embedding(stream, ids, self.embedding.view(), first_id, residual)?;
         comm.all_reduce(stream, activations.residual.view_mut().rows(0..t)?)?;
+        if t <= self.max_few && comm.world_size() == 1 {
+            self.few(context, attention, pool, activations)?;
+            return self.logits(context, activations);
+        }
         let first_norm = self.layers.first().map_or(&self.final_norm, |layer| &layer.input_norm);
         ops::rms_norm(
             stream,
@@ -143,7 +150,17 @@ impl Decoder {
             self.mlp(context, layer, activations)?;
             self.add_and_norm(context, next_norm, activations)?;
         }
+        self.logits(context, activations)
+    }
 
+    /// From the last tokens of the normalized `x` to their logits.
+    fn logits(
+        &self,
+        context: &ForwardContext<'_>,
+        activations: &mut Activations,
+    ) -> Result<(), ModelError> {
+        let ForwardContext { stream, inputs, .. } = *context;
+        let t = context.num_tokens();
         let last_tokens = inputs.field(Field::LastTokens)?;
         let m = last_tokens.num_elements();
         let x = activations.x.view().rows(0..t)?;
@@ -164,12 +181,27 @@ impl Decoder {
         pool: &mut KvLayer,
         activations: &mut Activations,
     ) -> Result<(), ModelError> {
+        let (stream, t) = (context.stream, context.num_tokens());
+        let x = activations.x.view().rows(0..t)?;
+        layer.qkv_proj.forward(stream, x, activations.qkv.view_mut().rows(0..t)?)?;
+        self.attend(context, layer, attention, pool, activations)?;
+        let attention = activations.attention.view().rows(0..t)?;
+        layer.o_proj.forward(stream, attention, activations.x.view_mut().rows(0..t)?)?;
+        Ok(())
+    }
+
+    /// From `qkv` to `attention`.
+    fn attend(
+        &self,
+        context: &ForwardContext<'_>,
+        layer: &Layer,
+        attention: &mut Attention,
+        pool: &mut KvLayer,
+        activations: &mut Activations,
+    ) -> Result<(), ModelError> {
         let ForwardContext { stream, inputs, .. } = *context;
         let Geometry { num_qo_heads, num_kv_heads, head_dim, rms_norm_eps, .. } = self.geometry;
         let t = context.num_tokens();
-        let x = activations.x.view().rows(0..t)?;
-        layer.qkv_proj.forward(stream, x, activations.qkv.view_mut().rows(0..t)?)?;
-
         let (q, kv) =
             activations.qkv.view_mut().rows(0..t)?.split_columns(num_qo_heads * head_dim)?;
         let (k, v) = kv.split_columns(num_kv_heads * head_dim)?;
@@ -201,9 +233,6 @@ impl Decoder {
         let out = activations.attention.view_mut().rows(0..t)?;
         let out = out.reshape([t, num_qo_heads, head_dim])?;
         attention.run(stream, q.as_view(), kv, inputs.sequences()?, params, out)?;
-
-        let attention = activations.attention.view().rows(0..t)?;
-        layer.o_proj.forward(stream, attention, activations.x.view_mut().rows(0..t)?)?;
         Ok(())
     }
 

@@ -3,12 +3,14 @@
 //! Never knows: what an op computes; `ops` says it, and the library does it.
 
 mod attention;
+mod few_rows;
 mod layers;
 mod moe;
 mod rows;
 mod sampling;
 
 pub(crate) use attention::{CudaAttention, paged_attention};
+pub(crate) use few_rows::{few_rows, gemm_add, norm_gemm, norm_gemm_silu};
 pub(crate) use layers::{
     add_rms_norm, qk_norm_rope, qk_norm_rope_store, rms_norm, silu_and_mul, store_kv,
 };

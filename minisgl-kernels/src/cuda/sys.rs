@@ -8,7 +8,7 @@ use std::ffi::{c_char, c_void};
 use libloading::Library;
 
 /// The version of the header that this file follows.
-pub(super) const ABI_VERSION: i32 = 2;
+pub(super) const ABI_VERSION: i32 = 3;
 
 pub(super) const F32: i32 = 0;
 pub(super) const BF16: i32 = 1;
@@ -141,6 +141,9 @@ functions! {
     ) -> i32;
 
     fn msgl_gemv(i32, Rows, Rows, Rows, Stream) -> i32;
+    fn msgl_gemv_add(Rows, Rows, Rows, Stream) -> i32;
+    fn msgl_norm_gemv(Rows, *const c_void, f32, Rows, Rows, Stream) -> i32;
+    fn msgl_norm_gemv_silu(Rows, *const c_void, f32, Rows, Rows, Stream) -> i32;
 
     fn msgl_attention_native(i32, Rows, *const AttentionArgs, Rows, Stream) -> i32;
     fn msgl_attention_device_bytes(*const AttentionConfig) -> i64;

@@ -6,6 +6,10 @@
 pub(crate) use super::activation::check as silu_and_mul;
 pub(crate) use super::attention::{check as paged_attention, check_tables as attention_tables};
 pub(crate) use super::embedding::check as embedding;
+pub(crate) use super::few_rows::{
+    check_gemm_add as gemm_add, check_norm_gemm as norm_gemm,
+    check_norm_gemm_silu as norm_gemm_silu,
+};
 pub(crate) use super::gather::{
     check_gather_rows as gather_rows, check_ids as ids, check_indices as indices,
 };

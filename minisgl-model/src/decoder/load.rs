@@ -47,7 +47,7 @@ impl Decoder {
         let layers: Result<Vec<Layer>, ModelError> = (0..config.num_layers)
             .map(|index| LayerLoader { config, shard, loader, parts, index }.load())
             .collect();
-        Ok(Self {
+        let mut decoder = Self {
             geometry,
             embedding,
             layers: layers?,
@@ -58,7 +58,10 @@ impl Decoder {
                 Some(vocabulary("lm_head.weight")?)
             },
             cos_sin: rotary_table(config, max_positions, loader.stream(), device)?,
-        })
+            max_few: 0,
+        };
+        decoder.max_few = decoder.most_few();
+        Ok(decoder)
     }
 }
 
