@@ -483,18 +483,23 @@ __global__ void __launch_bounds__(Shape::THREADS, 2) decode_kernel(DecodeArgumen
     extern __shared__ __align__(128) char memory[];
     auto &shared = *reinterpret_cast<typename Shape::Shared *>(memory);
     release_successor();
-    await_predecessor();
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    // The schedule and the page table are those of the step, and older than the kernel before.
     const int64_t num_tiles = *a.schedule.num_tiles;
+    const Start start = a.schedule.starts[blockIdx.x];
     const int64_t blocks = busy_blocks(gridDim.x, num_tiles);
-    if (blockIdx.x >= blocks) return;
+    if (blockIdx.x >= blocks) {
+        await_predecessor();
+        return;
+    }
     const Stretch stretch{num_tiles, blocks, first_tile_of(blockIdx.x, blocks, num_tiles),
                           first_tile_of(blockIdx.x + 1, blocks, num_tiles)};
 
-    auto cursor = Cursor<Shape::TILE>::at(a, a.schedule.starts[blockIdx.x]);
+    auto cursor = Cursor<Shape::TILE>::at(a, start);
     Loader<Shape> loader{a, shared.stages[warp], shared.masks[warp], cursor,
                          static_cast<int>(stretch.end - stretch.begin)};
     loader.look_up(warp, lane);
+    await_predecessor();
     for (int i = 0; i < Shape::STAGES - 1; ++i) loader.start(warp, lane);
 
     Running<Shape> running;

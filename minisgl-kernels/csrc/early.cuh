@@ -4,7 +4,9 @@
 //
 // Rules for a kernel that is launched by `launch_early`:
 // * Every block calls `await_predecessor` on at least one thread, and reads or writes nothing that an
-//   earlier kernel writes or reads before it. (Weights are never written.)
+//   earlier kernel writes or reads before it. Weights are never written; and what was written before
+//   the last kernel that is launched otherwise, such as the embedding that a step begins with, may be
+//   read too.
 // * It calls `release_successor` as early as it likes: the next kernel keeps to the same rules, or
 //   starts when this one has ended.
 #pragma once
