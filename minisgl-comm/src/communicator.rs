@@ -2,7 +2,7 @@
 //!
 //! Never knows: how ranks reach each other.
 
-use minisgl_kernels::{Stream, View, ViewMut};
+use minisgl_kernels::{Stream, View, ViewMut, ops};
 
 use crate::CommError;
 
@@ -35,6 +35,26 @@ pub trait Communicator: Send {
     /// [`CommError::DType`] for another dtype, [`CommError::Kernel`] for another layout, and
     /// [`CommError::Aborted`].
     fn all_reduce(&self, stream: &Stream, data: ViewMut<'_>) -> Result<(), CommError>;
+
+    /// The sum of `x` over the ranks is added to `residual`, and what is there then goes to `x`,
+    /// normalized: [`Communicator::all_reduce`] and [`ops::add_rms_norm`], which may be one kernel.
+    ///
+    /// # Errors
+    /// Those of both.
+    fn all_reduce_add_rms_norm(
+        &self,
+        stream: &Stream,
+        mut x: ViewMut<'_>,
+        residual: ViewMut<'_>,
+        weight: View<'_>,
+        eps: f32,
+    ) -> Result<(), CommError> {
+        self.all_reduce(stream, x.reborrow())?;
+        ops::add_rms_norm(stream, x, residual, weight, eps).map_err(|error| {
+            self.abort(&format!("rank {}: {error}", self.rank()));
+            error.into()
+        })
+    }
 
     /// Collects every rank's `input` on every rank.
     ///

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use minisgl_kernels::cuda::{AbortFlag, PeerAlgorithm, PeerGroup, PeerMemory, check_peer_access};
-use minisgl_kernels::{Device, Stream, View, ViewMut};
+use minisgl_kernels::{Device, Stream, View, ViewMut, ops};
 
 use crate::call::Call;
 use crate::{AbortHandle, CommError, Communicator};
@@ -107,6 +107,25 @@ pub struct PeerRank {
 }
 
 impl PeerRank {
+    /// Ends the group with `error`, unless it has ended before.
+    fn fail(&self, error: CommError) -> CommError {
+        if !matches!(error, CommError::Aborted { .. }) {
+            self.abort.abort(&format!("rank {}: {error}", self.rank()));
+        }
+        error
+    }
+
+    /// Whether the sum of `x` and the norm after it are one kernel. The same on all ranks, whose
+    /// strides may differ.
+    fn is_one_kernel(&self, x: View<'_>) -> bool {
+        const ALIGNMENT: usize = 16;
+        let bytes = |elements: usize| elements * x.dtype().size_bytes();
+        let row = x.shape().dims().last().map_or(0, |len| bytes(*len));
+        self.limits.algorithm(bytes(x.num_elements())) == Some(PeerAlgorithm::OneShot)
+            && bytes(x.num_elements()) <= self.peers.max_bytes() / 2
+            && row.is_multiple_of(ALIGNMENT)
+    }
+
     /// The sum, if it is one for here.
     fn try_all_reduce(&self, stream: &Stream, data: &mut ViewMut<'_>) -> Result<bool, CommError> {
         Call::all_reduce(data.as_view())?;
@@ -138,13 +157,28 @@ impl Communicator for PeerRank {
         match self.try_all_reduce(stream, &mut data) {
             Ok(true) => Ok(()),
             Ok(false) => self.base.all_reduce(stream, data),
-            Err(error) => {
-                if !matches!(error, CommError::Aborted { .. }) {
-                    self.abort.abort(&format!("rank {}: {error}", self.rank()));
-                }
-                Err(error)
-            }
+            Err(error) => Err(self.fail(error)),
         }
+    }
+
+    fn all_reduce_add_rms_norm(
+        &self,
+        stream: &Stream,
+        mut x: ViewMut<'_>,
+        residual: ViewMut<'_>,
+        weight: View<'_>,
+        eps: f32,
+    ) -> Result<(), CommError> {
+        if !self.is_one_kernel(x.as_view()) {
+            self.all_reduce(stream, x.reborrow())?;
+            let done = ops::add_rms_norm(stream, x, residual, weight, eps);
+            return done.map_err(|error| self.fail(error.into()));
+        }
+        if let Some(reason) = self.abort.reason() {
+            return Err(CommError::Aborted { reason });
+        }
+        let done = self.peers.all_reduce_add_rms_norm(stream, x, residual, weight, eps);
+        done.map_err(|error| self.fail(error.into()))
     }
 
     fn all_gather(

@@ -212,6 +212,12 @@ int64_t msgl_peer_flag_bytes(void);
  * once. algorithm: 1 one-shot, 2 two-shot. n * element size must fit in staging_bytes. */
 int32_t msgl_peer_all_reduce(const msgl_peers *peers, int32_t dtype, void *data, int64_t n,
                              int32_t algorithm, msgl_stream stream);
+/* One-shot, with add_rms_norm after it: residual += the sum of x over the ranks, then x =
+ * rms_norm(residual), with the same roundings. Rows are whole, aligned multiples of 16 bytes; those of
+ * x fit in half of staging_bytes. */
+int32_t msgl_peer_all_reduce_norm(const msgl_peers *peers, int32_t dtype, msgl_rows x,
+                                  msgl_rows residual, const void *weight, float eps,
+                                  msgl_stream stream);
 
 #ifdef __cplusplus
 }

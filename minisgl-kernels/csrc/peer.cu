@@ -194,6 +194,92 @@ __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x == 0) *counter = epoch;
 }
 
+// Rows of the residual stream with the norm that follows: each row is one block's, on all ranks alike.
+template <class T>
+struct NormRows {
+    T *x, *residual;
+    int64_t x_stride, residual_stride, rows, groups;  // groups in a row
+    const T *weight;
+    float eps;
+};
+
+// One-shot: `residual = round(residual + sum)`, then `x = rms_norm(residual)`, in the roundings of the
+// kernels one after the other.
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    all_reduce_norm_kernel(msgl_peers peers, NormRows<T> a, int64_t half_bytes) {
+    constexpr int N = Data<T>::N;
+    using Group = typename Data<T>::Group;
+    // Groups that a thread keeps in registers between its two passes. What is beyond is read again.
+    constexpr int KEPT = 2;
+    __shared__ float shared[32];
+    uint32_t *counter = &flags_of(peers, peers.rank)->epoch[blockIdx.x];
+    const uint32_t epoch = *counter + 1;
+    const int64_t offset = epoch % 2 * half_bytes;
+    T *own = half_of<T>(peers, peers.rank, offset);
+
+    // A block without rows has nobody to meet.
+    if (blockIdx.x < a.rows) {
+        for (int64_t row = blockIdx.x; row < a.rows; row += BLOCKS) {
+            for (int64_t i = threadIdx.x; i < a.groups; i += THREADS) {
+                Group::load(a.x + row * a.x_stride + i * N).store(own + (row * a.groups + i) * N);
+            }
+        }
+        const bool met = meet(peers, 0, epoch);
+        for (int64_t row = blockIdx.x; met && row < a.rows; row += BLOCKS) {
+            T *residual = a.residual + row * a.residual_stride, *x = a.x + row * a.x_stride;
+            Group kept[KEPT];
+            float square = 0.0f;
+            const auto first_pass = [&](int64_t i) {
+                Group group = sum_over_ranks<T>(peers, offset, row * a.groups + i);
+                const Group before = Group::load(residual + i * N);
+#pragma unroll
+                for (int j = 0; j < N; ++j) {
+                    const float value =
+                        round_to<T>(to_float(before.at[j]) + to_float(group.at[j]));
+                    group.at[j] = from_float<T>(value);
+                    square = fmaf(value, value, square);
+                }
+                group.store(residual + i * N);
+                return group;
+            };
+#pragma unroll
+            for (int k = 0; k < KEPT; ++k) {
+                const int64_t i = threadIdx.x + static_cast<int64_t>(k) * THREADS;
+                if (i < a.groups) kept[k] = first_pass(i);
+            }
+            for (int64_t i = threadIdx.x + static_cast<int64_t>(KEPT) * THREADS; i < a.groups;
+                 i += THREADS) {
+                first_pass(i);
+            }
+            const float mean =
+                block_sum(square, shared) / static_cast<float>(a.groups * N);
+            const float scale = 1.0f / sqrtf(mean + a.eps);
+            const auto second_pass = [&](int64_t i, Group group) {
+                const Group factor = Group::load(a.weight + i * N);
+#pragma unroll
+                for (int j = 0; j < N; ++j) {
+                    const float normalized = round_to<T>(to_float(group.at[j]) * scale);
+                    group.at[j] = from_float<T>(normalized * to_float(factor.at[j]));
+                }
+                group.store(x + i * N);
+            };
+#pragma unroll
+            for (int k = 0; k < KEPT; ++k) {
+                const int64_t i = threadIdx.x + static_cast<int64_t>(k) * THREADS;
+                if (i < a.groups) second_pass(i, kept[k]);
+            }
+            for (int64_t i = threadIdx.x + static_cast<int64_t>(KEPT) * THREADS; i < a.groups;
+                 i += THREADS) {
+                second_pass(i, Group::load(residual + i * N));
+            }
+            __syncthreads();  // `shared` is used again
+        }
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) *counter = epoch;
+}
+
 void check_peers(const msgl_peers &peers) {
     if (peers.world_size < 1 || peers.world_size > MSGL_MAX_PEERS) {
         refuse("world_size is %d; 1 to %d are possible", peers.world_size, MSGL_MAX_PEERS);
@@ -247,6 +333,41 @@ extern "C" int32_t msgl_peer_all_reduce(const msgl_peers *peers, int32_t dtype, 
                     half_bytes, algorithm == 2);
                 check_launch();
             }
+        });
+    });
+}
+
+extern "C" int32_t msgl_peer_all_reduce_norm(const msgl_peers *peers, int32_t dtype, msgl_rows x,
+                                             msgl_rows residual, const void *weight, float eps,
+                                             msgl_stream stream) {
+    return guarded("peer_all_reduce_norm", [&] {
+        check_peers(*peers);
+        check_rows("x", x);
+        check_shape("residual", residual, x.rows, x.row_len);
+        if (is_empty(x)) return;
+        with_float(dtype, [&](auto tag) {
+            using T = typename decltype(tag)::type;
+            if (!all_wide({x, residual}, sizeof(T)) || !is_aligned(weight, WIDE)) {
+                refuse("rows of %lld must be whole, aligned multiples of %d bytes",
+                       static_cast<long long>(x.row_len), WIDE);
+            }
+            const int64_t bytes = x.rows * x.row_len * static_cast<int64_t>(sizeof(T));
+            const int64_t half_bytes = peers->staging_bytes / 2 / WIDE * WIDE;
+            if (bytes > half_bytes) {
+                refuse("%lld bytes do not fit in half of a staging memory of %lld",
+                       static_cast<long long>(bytes), static_cast<long long>(peers->staging_bytes));
+            }
+            const NormRows<T> rows{static_cast<T *>(x.data),
+                                   static_cast<T *>(residual.data),
+                                   x.stride,
+                                   residual.stride,
+                                   x.rows,
+                                   x.row_len / Data<T>::N,
+                                   static_cast<const T *>(weight),
+                                   eps};
+            all_reduce_norm_kernel<T>
+                <<<BLOCKS, THREADS, 0, stream_of(stream)>>>(*peers, rows, half_bytes);
+            check_launch();
         });
     });
 }

@@ -265,10 +265,10 @@ impl Decoder {
         activations: &mut Activations,
     ) -> Result<(), ModelError> {
         let (stream, t) = (context.stream, context.num_tokens());
-        context.comm.all_reduce(stream, activations.x.view_mut().rows(0..t)?)?;
         let x = activations.x.view_mut().rows(0..t)?;
         let residual = activations.residual.view_mut().rows(0..t)?;
-        ops::add_rms_norm(stream, x, residual, weight.view(), self.geometry.rms_norm_eps)?;
+        let (weight, eps) = (weight.view(), self.geometry.rms_norm_eps);
+        context.comm.all_reduce_add_rms_norm(stream, x, residual, weight, eps)?;
         Ok(())
     }
 }

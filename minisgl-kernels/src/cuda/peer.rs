@@ -12,8 +12,8 @@ use super::call::{Call, code};
 use super::device::{CudaDevice, failed};
 use super::memory::{CudaBuffer, Pinned};
 use super::sys;
-use crate::ops::check::check_float_rows;
-use crate::{Device, Error, Stream, ViewMut};
+use crate::ops::check::{self, check_float_rows};
+use crate::{Device, Error, Stream, View, ViewMut};
 
 const OP: &str = "peer_all_reduce";
 
@@ -164,6 +164,51 @@ impl PeerGroup {
         if bytes == 0 {
             return Ok(());
         }
+        let peers = self.describe();
+        let (dtype, n) = (code(data.dtype()), data.num_elements() as i64);
+        let all_reduce = call.functions().msgl_peer_all_reduce;
+        // SAFETY: `data` is contiguous memory of the stream's device; the members' memory lives
+        // as long as `self`, is large enough, and may be read from this device.
+        call.done(unsafe { all_reduce(&peers, dtype, address, n, algorithm as i32, call.stream()) })
+    }
+
+    /// One-shot, with [`ops::add_rms_norm`](crate::ops::add_rms_norm) after it: adds the sum of `x`
+    /// over the ranks to `residual`, and leaves that normalized in `x`. Rows must be multiples of 16
+    /// bytes, and `x` at most half of [`PeerGroup::max_bytes`]. Otherwise as
+    /// [`PeerGroup::all_reduce`].
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn all_reduce_add_rms_norm(
+        &self,
+        stream: &Stream,
+        mut x: ViewMut<'_>,
+        mut residual: ViewMut<'_>,
+        weight: View<'_>,
+        eps: f32,
+    ) -> Result<(), Error> {
+        const OP: &str = "peer_all_reduce_norm";
+        check::add_rms_norm(x.as_view(), residual.as_view(), weight, eps)?;
+        let Stream::Cuda(stream) = stream else {
+            let text = "sums through peer memory need GPUs";
+            return Err(Error::Unavailable(text.to_owned()));
+        };
+        let bytes = x.num_elements() * x.dtype().size_bytes();
+        if bytes > self.staging_bytes / 2 {
+            let (got, expected) = (bytes, self.staging_bytes / 2);
+            return Err(Error::Length { op: OP, got, expected, unit: "bytes" });
+        }
+        let call = Call::new(OP, stream)?;
+        let rows = call.rows_mut("x", &mut x)?;
+        let residual = call.rows_mut("residual", &mut residual)?;
+        let weight = call.address("weight", weight)?;
+        let (peers, dtype) = (self.describe(), code(x.dtype()));
+        let all_reduce = call.functions().msgl_peer_all_reduce_norm;
+        // SAFETY: the shapes are checked; the members' memory is as in `all_reduce`.
+        call.done(unsafe { all_reduce(&peers, dtype, rows, residual, weight, eps, call.stream()) })
+    }
+
+    fn describe(&self) -> sys::Peers {
         let mut peers = sys::Peers {
             rank: self.rank as i32,
             world_size: self.members.len() as i32,
@@ -176,11 +221,7 @@ impl PeerGroup {
             peers.staging[i] = member.staging.address().cast();
             peers.flags[i] = member.flags.address().cast();
         }
-        let (dtype, n) = (code(data.dtype()), data.num_elements() as i64);
-        let all_reduce = call.functions().msgl_peer_all_reduce;
-        // SAFETY: `data` is contiguous memory of the stream's device; the members' memory lives
-        // as long as `self`, is large enough, and may be read from this device.
-        call.done(unsafe { all_reduce(&peers, dtype, address, n, algorithm as i32, call.stream()) })
+        peers
     }
 }
 

@@ -190,6 +190,9 @@ functions! {
 
     fn msgl_peer_flag_bytes() -> i64;
     fn msgl_peer_all_reduce(*const Peers, i32, *mut c_void, i64, i32, Stream) -> i32;
+    fn msgl_peer_all_reduce_norm(
+        *const Peers, i32, Rows, Rows, *const c_void, f32, Stream
+    ) -> i32;
 }
 
 #[cfg(test)]

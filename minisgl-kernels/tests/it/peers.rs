@@ -66,3 +66,59 @@ fn sums_are_those_of_the_ranks_in_order() {
     let abort = Arc::new(AbortFlag::new(device).unwrap());
     assert!(matches!(PeerGroup::connect(1, few, abort), Err(Error::Unavailable(_))));
 }
+
+#[test]
+fn a_sum_with_a_norm_is_the_sum_and_the_norm() {
+    let Some(device) = gpu_or_skip("sums with a norm over peers") else { return };
+    let _turn = gpu_turn();
+    for world_size in [1usize, 2, 4] {
+        let members: Vec<_> =
+            (0..world_size).map(|_| Arc::new(PeerMemory::new(device, 2 << 20).unwrap())).collect();
+        let abort = Arc::new(AbortFlag::new(device).unwrap());
+        let groups: Vec<_> = (0..world_size)
+            .map(|rank| PeerGroup::connect(rank, members.clone(), abort.clone()).unwrap())
+            .collect();
+        let streams: Vec<_> = groups.iter().map(|_| device.new_stream().unwrap()).collect();
+        for dtype in FLOATS {
+            // Fewer rows than blocks and more, in turn, so that blocks skip launches.
+            for (t, h) in [(1, 64), (70, 1024), (3, 5120), (0, 8), (1, 20_000), (65, 8)] {
+                let mut rng = Rng::fresh((t * h * world_size) as u64);
+                let inputs: Vec<_> = groups.iter().map(|_| rng.floats(t * h)).collect();
+                let (residual, weight) = (rng.floats(t * h), rng.floats(h));
+                let weight_there = Array::new(device, dtype, [h], 0, &weight);
+                let array = |gap, values: &Vec<f32>| Array::new(device, dtype, [t, h], gap, values);
+                let mut data: Vec<_> =
+                    inputs.iter().map(|x| (array(8, x), array(16, &residual))).collect();
+                for ((group, stream), (x, residual)) in groups.iter().zip(&streams).zip(&mut data) {
+                    let (x, residual) = (x.view_mut(), residual.view_mut());
+                    let weight = weight_there.view();
+                    group.all_reduce_add_rms_norm(stream, x, residual, weight, 1e-6).unwrap();
+                }
+                streams.iter().for_each(|stream| stream.synchronize().unwrap());
+
+                let host = host();
+                let parts: Vec<_> =
+                    inputs.iter().map(|x| Array::new(&host, dtype, [t, h], 0, x)).collect();
+                let views: Vec<_> = parts.iter().map(Array::view).collect();
+                let mut sum = Array::poisoned(&host, dtype, [t, h], 0);
+                minisgl_kernels::reference::reduce_sum(&views, sum.view_mut()).unwrap();
+                let mut want = Array::new(&host, dtype, [t, h], 0, &residual);
+                let weight = Array::new(&host, dtype, [h], 0, &weight);
+                minisgl_kernels::reference::add_rms_norm(
+                    sum.view_mut(),
+                    want.view_mut(),
+                    weight.view(),
+                    1e-6,
+                )
+                .unwrap();
+                for (x, residual) in &data {
+                    let what = format!("{t}x{h} over {world_size}, {dtype}");
+                    assert!(residual.bits() == want.bits(), "residual, {what}");
+                    x.assert_close(&sum, &what);
+                    assert!(x.bits() == data[0].0.bits(), "ranks differ, {what}");
+                }
+            }
+        }
+        assert!(!abort.is_raised());
+    }
+}
