@@ -103,6 +103,7 @@ pub(crate) fn request(
         max_tokens,
         stop_token_ids: [].into(),
         sampling,
+        adjustments: None,
     }
 }
 

@@ -36,6 +36,7 @@ fn expected(prompt: &[u32], max_tokens: usize, ignore_eos: bool) -> (Vec<u32>, E
         max_tokens,
         stop_token_ids: if ignore_eos { [].into() } else { [EOS].into() },
         sampling: SamplingParams { seed: 1, ..SamplingParams::GREEDY },
+        adjustments: None,
     };
     let (tokens, reason) = sim::expected(&request, SEED, None);
     (tokens, if reason == FinishReason::Stop { End::Stop } else { End::Length })

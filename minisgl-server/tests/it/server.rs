@@ -167,6 +167,7 @@ impl Server {
             max_tokens,
             stop_token_ids: if ignore_eos { [].into() } else { [EOS].into() },
             sampling: SamplingParams { seed: seed as u64, ..SamplingParams::GREEDY },
+            adjustments: None,
         };
         let (mut tokens, reason) = sim::expected(&request, SEED, None);
         let completion_tokens = tokens.len();
