@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use minisgl_model::{
     Checkpoint, DTypeChoice, DeviceChoice, EngineOptions, LaunchObserver, LibrarySearch,
     ModelError, RankGroup,
 };
 use minisgl_sched::{
-    Driver, Event, Executor, FinishReason, Request, RequestId, SamplingParams, Scheduler, TokenId,
-    TokenLogprobs,
+    Adjustments, Driver, Event, Executor, FinishReason, Request, RequestId, SamplingParams,
+    Scheduler, TokenId, TokenLogprobs,
 };
 
 /// A folder of `tests/golden`.
@@ -104,6 +105,24 @@ pub(crate) fn request(
         stop_token_ids: [].into(),
         sampling,
         adjustments: None,
+    }
+}
+
+/// `request` with adjustments.
+pub(crate) fn adjusted(request: Request, adjustments: Adjustments) -> Request {
+    Request { adjustments: Some(Arc::new(adjustments)), ..request }
+}
+
+/// Penalties, a bias and held-back stop tokens, other ones for each `kind`; few enough that prompts
+/// and outputs still differ. For prompts and outputs of some 300 ids.
+pub(crate) fn adjustments(kind: u64) -> Adjustments {
+    let penalty = |strength: u64| (kind / strength % 3) as f32 * 0.75;
+    Adjustments {
+        repetition_penalty: [1.0, 1.3, 0.8][(kind % 3) as usize],
+        frequency_penalty: penalty(2),
+        presence_penalty: penalty(4) - 0.5,
+        logit_bias: (0..kind % 4).map(|at| ((kind * 37 + at * 11) as u32 % 300, 3.0)).collect(),
+        min_tokens: (kind % 5) as usize,
     }
 }
 
