@@ -113,15 +113,15 @@ pub(crate) fn adjusted(request: Request, adjustments: Adjustments) -> Request {
     Request { adjustments: Some(Arc::new(adjustments)), ..request }
 }
 
-/// Penalties, a bias and held-back stop tokens, other ones for each `kind`; few enough that prompts
-/// and outputs still differ. For prompts and outputs of some 300 ids.
+/// Penalties, a bias and held-back stop tokens, other ones for each `kind`: favourites that hardly
+/// repeat. For prompts and outputs of some 300 ids.
 pub(crate) fn adjustments(kind: u64) -> Adjustments {
-    let penalty = |strength: u64| (kind / strength % 3) as f32 * 0.75;
+    let favourite = |at: u64| ((kind * 37 + at * 11) as u32 % 300, 6.0);
     Adjustments {
         repetition_penalty: [1.0, 1.3, 0.8][(kind % 3) as usize],
-        frequency_penalty: penalty(2),
-        presence_penalty: penalty(4) - 0.5,
-        logit_bias: (0..kind % 4).map(|at| ((kind * 37 + at * 11) as u32 % 300, 3.0)).collect(),
+        frequency_penalty: 1.5 + (kind / 2 % 3) as f32 * 0.75,
+        presence_penalty: (kind / 4 % 3) as f32 * 0.75 - 0.5,
+        logit_bias: (0..2 + kind % 3).map(favourite).collect(),
         min_tokens: (kind % 5) as usize,
     }
 }
