@@ -10,7 +10,7 @@ use minisgl_sched::{Adjusting, Adjustments, FirstAdjusting, SequencePlan, TokenI
 /// Tokens of one row with something added to their logits.
 pub const MAX_BIASED: usize = MAX_LOGIT_BIAS + MAX_HELD_BACK;
 
-/// See the [module](self). Lists have an element for each sampled sequence.
+/// What is done to the logits of a batch. Lists have an element for each sampled sequence.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct AdjustedBatch {
     /// What becomes of the rows of requests that begin, before all else.

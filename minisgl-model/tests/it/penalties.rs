@@ -1,5 +1,5 @@
 //! Penalties, bias and held-back stop tokens: step by step against the same computed from whole rows
-//! of logits in the plainest way; and what a request gets of them.
+//! of logits in the plainest way, and against transformers; and what a request gets of them.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -12,9 +12,12 @@ use minisgl_model::batch::{BatchBuilder, Field};
 use minisgl_model::sampler::{Results, Sampler};
 use minisgl_model::{DTypeChoice, EngineOptions};
 use minisgl_sched::{
-    Adjusting, Adjustments, FirstAdjusting, InputTokens, PageId, PageSize, Request, RequestId,
-    RowId, Sample, SamplingParams, SequencePlan, StepId, StepPlan, TableUpdate, TokenId, TokenSet,
+    Adjusting, Adjustments, Driver, Event, Executor, FirstAdjusting, InputTokens, PageId, PageSize,
+    Request, RequestId, RowId, Sample, SamplingParams, SequencePlan, StepId, StepPlan, TableUpdate,
+    TokenId, TokenSet,
 };
+
+use serde::Deserialize;
 
 use crate::files::Rng;
 use crate::harness::{self, Output};
@@ -276,6 +279,83 @@ fn tokens_are_those_of_whole_adjusted_rows() {
             assert!(changed * 3 > all, "only {changed} of {all} are other tokens than without");
         }
     }
+}
+
+/// What the logits processors of transformers make of a fixture.
+#[derive(Deserialize)]
+struct Golden {
+    settings: Vec<Setting>,
+}
+
+#[derive(Deserialize)]
+struct Setting {
+    repetition_penalty: f32,
+    logit_bias: Vec<(TokenId, f32)>,
+    held_back: Vec<TokenId>,
+    min_tokens: usize,
+    /// By prompt.
+    results: Vec<Expected>,
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    token_ids: Vec<TokenId>,
+    /// By how much each of them leads the next best.
+    margins: Vec<f32>,
+}
+
+/// Whole outputs, of prompts that are partly in the prefix cache and come in chunks.
+#[test]
+fn greedy_outputs_are_those_of_transformers() {
+    let read = |name: &str| std::fs::read(harness::golden().join(name)).unwrap();
+    let golden: Golden = serde_json::from_slice(&read("penalties.json")).unwrap();
+    let fixture: serde_json::Value = serde_json::from_slice(&read("qwen3/golden.json")).unwrap();
+    let prompts: Vec<Vec<TokenId>> = serde_json::from_value(fixture["prompts"].clone()).unwrap();
+    for &tp_size in harness::tp_sizes() {
+        let options = harness::options(tp_size, DTypeChoice::Float32);
+        let mut driver = harness::driver(harness::launch("qwen3", &options).unwrap(), true);
+        for (index, setting) in golden.settings.iter().enumerate() {
+            let adjustments = Adjustments {
+                repetition_penalty: setting.repetition_penalty,
+                logit_bias: setting.logit_bias.clone(),
+                min_tokens: setting.min_tokens,
+                ..Adjustments::NONE
+            };
+            let requests = prompts.iter().zip(0..).map(|(prompt, id)| {
+                let request = harness::request(id, prompt, 16, SamplingParams::GREEDY);
+                // The reference goes on after a stop token.
+                let stop_token_ids = setting.held_back.as_slice().into();
+                Request { stop_token_ids, ..harness::adjusted(request, adjustments.clone()) }
+            });
+            let outputs = run_to_stop(&mut driver, requests.collect());
+            for (prompt, (output, expected)) in outputs.iter().zip(&setting.results).enumerate() {
+                let is_stop = |token: &TokenId| setting.held_back.contains(token);
+                let stop = expected.token_ids.iter().position(is_stop);
+                let end = stop.map_or(expected.token_ids.len(), |stop| stop + 1);
+                assert!(stop.is_none_or(|stop| stop >= setting.min_tokens));
+                assert!(expected.margins[..end].iter().all(|margin| *margin > 2e-4));
+                let what = format!("tp {tp_size} setting {index} prompt {prompt}");
+                assert_eq!(*output, expected.token_ids[..end], "{what}");
+            }
+        }
+    }
+}
+
+/// The tokens of each request, up to a stop token.
+fn run_to_stop<E: Executor>(driver: &mut Driver<E>, requests: Vec<Request>) -> Vec<Vec<TokenId>> {
+    let mut outputs: BTreeMap<RequestId, Vec<TokenId>> = BTreeMap::new();
+    for request in requests {
+        outputs.insert(request.id, Vec::new());
+        driver.add(request).unwrap();
+    }
+    while !driver.is_idle() {
+        for event in driver.step().unwrap() {
+            if let Event::Token { id, token, .. } = event {
+                outputs.get_mut(&id).unwrap().push(token);
+            }
+        }
+    }
+    outputs.into_values().collect()
 }
 
 fn run(options: &EngineOptions, requests: Vec<Request>) -> Vec<Output> {
