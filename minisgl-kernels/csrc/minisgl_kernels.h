@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define MSGL_ABI_VERSION 2
+#define MSGL_ABI_VERSION 3
 #define MSGL_F32 0
 #define MSGL_BF16 1
 
@@ -187,6 +187,21 @@ int32_t msgl_min_p_threshold(const float *row_max, const float *ln_min_p,
 /* out[i] = take_a[i] ? a[i] : b[i], but -1 wherever a[i] is -1. */
 int32_t msgl_choose_ids(const int32_t *take_a, const int32_t *a, const int32_t *b, int32_t *out,
                         int64_t n, msgl_stream stream);
+
+/* Changes of logits, before all of the above. `rows` names, for each row of a batch, its row of the
+ * tables, which are counts: [r, v_local] int32, prompts: [r, w] int32 (a bit per id), ids and values:
+ * [r, e] int32 and float. */
+/* counts[rows[i]] = 0. */
+int32_t msgl_clear_counts(msgl_rows counts, const int32_t *rows, int64_t n, msgl_stream stream);
+/* counts[rows[i]][ids[i] - first_id] += 1, if that is in this shard. */
+int32_t msgl_count_ids(msgl_rows counts, const int32_t *rows, const int32_t *ids, int64_t n,
+                       int32_t first_id, msgl_stream stream);
+int32_t msgl_bias_logits(msgl_rows logits, msgl_rows ids, msgl_rows values, const int32_t *rows,
+                         const int32_t *begins, const int32_t *ends, int32_t first_id,
+                         msgl_stream stream);
+int32_t msgl_penalize_logits(msgl_rows logits, msgl_rows counts, msgl_rows prompts,
+                             const int32_t *rows, const float *repetition, const float *frequency,
+                             const float *presence, int32_t first_id, msgl_stream stream);
 
 /* ---- peer-memory all-reduce (minisgl-comm): see peer.cu --------------------------------------- */
 #define MSGL_MAX_PEERS 8

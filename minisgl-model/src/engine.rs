@@ -102,6 +102,7 @@ impl Engine {
             sampler: Sampler::new(
                 device,
                 geometry.first_token_id,
+                geometry.vocab_size,
                 limits.vocab_size,
                 max_sequences,
                 world_size,
@@ -245,8 +246,8 @@ impl StepMemory {
         let m = batch.sampling().len();
         let logits = self.activations.logits(m)?;
         let positions = self.inputs.field(Field::SampledPositions)?;
-        self.sampler.choose(stream, comm, logits, positions, batch)?;
         let rows = self.inputs.field(Field::SampledRows)?.rows(0..m)?;
+        self.sampler.choose(stream, comm, logits, rows, positions, batch)?;
         ops::scatter_ids(stream, self.sampler.chosen(m)?, rows, self.last_sampled.view_mut())?;
         Ok(())
     }

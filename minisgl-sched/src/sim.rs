@@ -248,6 +248,7 @@ pub fn request(id: u64, prompt: Vec<TokenId>, max_tokens: usize) -> Request {
         max_tokens,
         stop_token_ids: [].into(),
         sampling: SamplingParams::GREEDY,
+        adjustments: None,
     }
 }
 

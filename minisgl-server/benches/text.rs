@@ -136,6 +136,7 @@ fn request(client: usize) -> Request {
         max_tokens: OUTPUT_TOKENS,
         stop_token_ids: [].into(),
         sampling: SamplingParams::GREEDY,
+        adjustments: None,
     }
 }
 

@@ -5,13 +5,14 @@
 //!
 //! # Reading order
 //! 1. [`error`], `response`: what is sent back.
-//! 2. `fields`, `params`, `prompt`: what is asked for, checked field by field.
+//! 2. `fields`, `params`, `adjustments`, `prompt`: what is asked for, checked field by field.
 //! 3. `chat`, `completions`, `generate`, `tokenize`: the endpoints that take text.
 //! 4. `reply`, `wire`, `stream`: how outputs are written.
 //! 5. `auth`, `metrics`, `models`, `request_body`, `route`: the rest.
 
 pub mod error;
 
+mod adjustments;
 mod auth;
 mod chat;
 mod completions;
@@ -53,6 +54,7 @@ use self::response::{empty_response, event_response, json_response};
 use self::route::Route;
 use self::stream::EventStream;
 
+pub(crate) use self::adjustments::{BIASES, PENALTIES};
 pub(crate) use self::params::random_seed;
 pub use self::response::Body;
 

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use minisgl_sched::{Event, FinishReason, Request, RequestId, SamplingParams, TokenId};
+use minisgl_sched::{
+    Adjustments, Event, FinishReason, Request, RequestId, SamplingParams, TokenId,
+};
 
 use crate::engine::{Submission, Update};
 use crate::output::{Delta, Output, OutputOptions};
@@ -24,8 +26,21 @@ pub struct GenerationParams {
     pub max_tokens: Option<usize>,
     /// How tokens are chosen; the seed is that of the first choice, the others count up from it.
     pub sampling: SamplingParams,
+    /// What is done to logits before, if anything.
+    pub adjustments: Option<Arc<Adjustments>>,
     /// How tokens become text.
     pub output: OutputOptions,
+}
+
+/// `adjustments` as a request has them: none if they change nothing.
+pub fn adjustments(
+    adjustments: Adjustments,
+    stop_token_ids: &[TokenId],
+) -> Option<Arc<Adjustments>> {
+    // Without stop tokens there are none to hold back.
+    let min_tokens = if stop_token_ids.is_empty() { 0 } else { adjustments.min_tokens };
+    let adjustments = Adjustments { min_tokens, ..adjustments };
+    (!adjustments.is_none()).then(|| Arc::new(adjustments))
 }
 
 /// Why an output ended well.
@@ -158,6 +173,7 @@ impl Generation {
             max_tokens: params.max_tokens.unwrap_or(left).min(left),
             stop_token_ids: params.output.stop_token_ids.clone(),
             sampling: SamplingParams { seed, ..params.sampling },
+            adjustments: params.adjustments.clone(),
         }
     }
 

@@ -25,6 +25,8 @@ pub struct OutputOptions {
     pub stop_token_ids: Arc<[TokenId]>,
     /// What ended the output is part of its text.
     pub include_stop: bool,
+    /// Stop strings are not looked for in the text of so many tokens at the beginning.
+    pub min_tokens: usize,
 }
 
 impl Default for OutputOptions {
@@ -34,6 +36,7 @@ impl Default for OutputOptions {
             stop: Arc::default(),
             stop_token_ids: Arc::new([]),
             include_stop: false,
+            min_tokens: 0,
         }
     }
 }
@@ -72,6 +75,8 @@ pub struct Output {
     matcher: StopMatcher,
     stop_token_ids: Arc<[TokenId]>,
     include_stop: bool,
+    min_tokens: usize,
+    num_tokens: usize,
     /// Decoded with the last token.
     decoded: String,
     decoded_bytes: usize,
@@ -90,6 +95,8 @@ impl Output {
             matcher: StopMatcher::new(options.stop.clone(), options.include_stop),
             stop_token_ids: options.stop_token_ids.clone(),
             include_stop: options.include_stop,
+            min_tokens: options.min_tokens,
+            num_tokens: 0,
             decoded: String::new(),
             decoded_bytes: 0,
             decoded_chars: 0,
@@ -114,6 +121,7 @@ impl Output {
             let token = ScoredToken { token, text_offset: self.decoded_chars, logprobs };
             self.held.push((self.decoded_bytes, token));
         }
+        self.num_tokens += 1;
         self.decoded.clear();
         self.detokenizer.push(vocabulary, token, &mut self.decoded);
         self.advance(delta)
@@ -132,12 +140,17 @@ impl Output {
         stopped
     }
 
-    /// Passes what was decoded through the matcher.
+    /// Passes what was decoded through the matcher, once it is time for stop strings.
     fn advance(&mut self, delta: &mut Delta) -> bool {
         self.decoded_bytes += self.decoded.len();
         self.decoded_chars += self.decoded.chars().count();
         let known = delta.text.len();
-        let stopped = self.matcher.push(&self.decoded, &mut delta.text);
+        let stopped = if self.num_tokens > self.min_tokens {
+            self.matcher.push(&self.decoded, &mut delta.text)
+        } else {
+            delta.text.push_str(&self.decoded);
+            false
+        };
         self.certain_bytes += delta.text.len() - known;
         let certain = self.certain_bytes;
         let reached = self.held.iter().take_while(|(before, _)| *before < certain).count();

@@ -8,7 +8,7 @@ use std::ffi::{c_char, c_void};
 use libloading::Library;
 
 /// The version of the header that this file follows.
-pub(super) const ABI_VERSION: i32 = 2;
+pub(super) const ABI_VERSION: i32 = 3;
 
 pub(super) const F32: i32 = 0;
 pub(super) const BF16: i32 = 1;
@@ -184,6 +184,15 @@ functions! {
         *const f32, *const f32, *const f32, *mut f32, i64, Stream
     ) -> i32;
     fn msgl_choose_ids(*const i32, *const i32, *const i32, *mut i32, i64, Stream) -> i32;
+
+    fn msgl_clear_counts(Rows, *const i32, i64, Stream) -> i32;
+    fn msgl_count_ids(Rows, *const i32, *const i32, i64, i32, Stream) -> i32;
+    fn msgl_bias_logits(
+        Rows, Rows, Rows, *const i32, *const i32, *const i32, i32, Stream
+    ) -> i32;
+    fn msgl_penalize_logits(
+        Rows, Rows, Rows, *const i32, *const f32, *const f32, *const f32, i32, Stream
+    ) -> i32;
 
     fn msgl_peer_flag_bytes() -> i64;
     fn msgl_peer_all_reduce(*const Peers, i32, *mut c_void, i64, i32, Stream) -> i32;

@@ -21,11 +21,14 @@ pub(crate) use super::pointwise::{check_add as add, check_reduce_sum as reduce_s
 pub(crate) use super::rope::{check as qk_norm_rope, check_positions as positions};
 pub(crate) use super::rope_store::check as qk_norm_rope_store;
 pub(crate) use super::sampling::{
-    check_argmax as argmax, check_best_of_shards as best_of_shards, check_choose_ids as choose_ids,
-    check_gumbel_argmax as gumbel_argmax, check_histogram as threshold_histogram,
-    check_mass_target as mass_target, check_min_p as min_p_threshold,
+    check_argmax as argmax, check_best_of_shards as best_of_shards,
+    check_bias_indices as bias_indices, check_bias_logits as bias_logits,
+    check_choose_ids as choose_ids, check_clear_counts as clear_counts,
+    check_count_ids as count_ids, check_gumbel_argmax as gumbel_argmax,
+    check_histogram as threshold_histogram, check_mass_target as mass_target,
+    check_min_p as min_p_threshold, check_penalize_logits as penalize_logits,
     check_pick_logits as pick_logits, check_refine as threshold_refine, check_sum_exp as sum_exp,
-    check_top_n as top_n,
+    check_table_rows as table_rows, check_top_n as top_n,
 };
 use crate::{DType, Error, HostElement, Shape, View};
 

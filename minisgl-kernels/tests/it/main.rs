@@ -2,6 +2,7 @@
 //! the layers above rely on.
 #![expect(clippy::unwrap_used, reason = "a test that fails should stop")]
 
+mod adjust; // biases, penalties and counts against the reference
 mod attention; // paged attention against the reference
 mod bits; // on the CPU, results do not depend on the batch, the threads, the chunks or the pages
 mod combine; // the small steps between sampling ops against the reference

@@ -87,3 +87,12 @@ fn the_table_of_rotations_counts() {
     };
     assert_eq!(step_bytes(4096) - step_bytes(1024), (4096 - 1024) * 128 * 4);
 }
+
+/// Counts and a copy of the logits, of 4 bytes each, for every row and id; and what does not grow
+/// with both.
+#[test]
+fn what_penalties_need_counts() {
+    let step_bytes = plan_for(2000, |_| {}).unwrap().step_bytes;
+    assert!(Sampler::bytes(32_000, 32_000, 64) >= 64 * 32_000 * 8);
+    assert!(step_bytes > Sampler::bytes(32_000, 32_000, 64));
+}

@@ -121,7 +121,8 @@ fn recorder(case: &str, dtype: DType, setting: Setting) -> (Recorder, SchedulerC
     (Recorder { engine, builder, submitted: Vec::new(), logits: Logits::new() }, scheduler)
 }
 
-/// 32 prompts, many with common prefixes, half of them sampled with a seed.
+/// 32 prompts, many with common prefixes, half of them sampled with a seed, and half of all with
+/// adjusted logits.
 fn requests() -> Vec<Request> {
     let token = |family: u64, at: u64| ((family * 131 + at * 29 + at * at) % 320) as TokenId;
     let request = |id: u64| {
@@ -142,7 +143,9 @@ fn requests() -> Vec<Request> {
                 ..SamplingParams::GREEDY
             }
         };
-        harness::request(id, &prompt, 6, sampling)
+        let request = harness::request(id, &prompt, 6, sampling);
+        // Greedy and sampled ones.
+        if id % 4 < 2 { request } else { harness::adjusted(request, harness::adjustments(id)) }
     };
     (0..32).map(request).collect()
 }

@@ -11,6 +11,7 @@ mod gpu; // a GPU and every way of using it against the CPU
 mod harness;
 mod hostile;
 mod nodes;
+mod penalties; // adjusted logits against the same computed from whole rows
 mod rope;
 mod sampling;
 mod vocab_parallel;

@@ -9,7 +9,9 @@ use std::time::Duration;
 use minisgl_model::{DTypeChoice, EngineOptions, ModelError, NodeConfig, RankGroup, Secret};
 use minisgl_sched::{Executor as _, SamplingParams};
 
-use crate::harness::{Quiet, checkpoint, driver, launch, options, request, run};
+use crate::harness::{
+    Quiet, adjusted, adjustments, checkpoint, driver, launch, options, request, run,
+};
 
 /// Options of node `node` of `num_nodes`.
 fn node_options(
@@ -76,7 +78,7 @@ fn nodes_sample_what_ranks_of_one_process_sample() {
             let prompt: Vec<u32> = (3..103).collect();
             vec![
                 request(1, &prompt, 12, SamplingParams::GREEDY),
-                request(2, &[5, 6, 7], 20, sampled),
+                adjusted(request(2, &[5, 6, 7], 20, sampled), adjustments(7)),
                 request(3, &prompt[..90], 7, sampled),
             ]
         };

@@ -64,6 +64,7 @@ impl Scheduler {
             start,
             input,
             sampling: (!running.is_prefilling()).then_some(running.request.sampling),
+            adjusting: running.adjusting(),
         }
     }
 

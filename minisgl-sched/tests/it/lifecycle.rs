@@ -1,9 +1,12 @@
 //! One request at a time: what is refused, how each way to end ends, what overlap may waste.
 
+use std::sync::Arc;
+
+use minisgl_sched::adjustment::{MAX_HELD_BACK, MAX_LOGIT_BIAS};
 use minisgl_sched::sim::{self, SimExecutor};
 use minisgl_sched::{
-    CacheKind, Driver, Event, Executor, FinishReason, InputTokens, PageSize, Request, RequestId,
-    SchedError, Scheduler, SchedulerConfig, TokenId,
+    Adjusting, Adjustments, CacheKind, Driver, Event, Executor, FinishReason, InputTokens,
+    PageSize, Request, RequestId, SchedError, Scheduler, SchedulerConfig, TokenId, TokenSet,
 };
 
 const SEED: u64 = 11;
@@ -87,6 +90,68 @@ fn a_stop_token_ends_the_output_and_is_its_last() {
         assert_eq!(tokens(&events), unstopped[..=first]);
         assert_eq!(end(&events).0, FinishReason::Stop);
     }
+}
+
+/// What the plans of a driverless scheduler say about adjustments, chunk by chunk.
+#[test]
+fn the_first_token_comes_with_the_whole_prompt() {
+    let config = SchedulerConfig {
+        max_prefill_tokens: 16,
+        page_size: PageSize::new(4).unwrap(),
+        ..Default::default()
+    };
+    let mut scheduler = Scheduler::new(config).unwrap();
+    let mut executor = SimExecutor::new(&config, SEED);
+    let adjustments = Adjustments { repetition_penalty: 1.5, min_tokens: 2, ..Adjustments::NONE };
+    let prompt: Vec<u32> = (0..41).map(|at| at % 13).collect();
+    let free = sim::request(1, prompt.clone(), 3);
+    let (output, _) = sim::expected(&free, SEED, None);
+    let unused = (0..sim::VOCAB_SIZE).find(|token| !output.contains(token)).unwrap();
+    let stop_token_ids: Arc<[u32]> = [unused].into();
+    // The second time most of the prompt is in the cache.
+    for (id, chunks) in [(1, 3), (2, 1)] {
+        let request = Request {
+            id: RequestId(id),
+            stop_token_ids: stop_token_ids.clone(),
+            adjustments: Some(Arc::new(adjustments.clone())),
+            ..free.clone()
+        };
+        scheduler.add(request).unwrap();
+        let mut said = Vec::new();
+        while !scheduler.is_idle() {
+            let plan = scheduler.plan().unwrap();
+            said.push(plan.sequences[0].adjusting.clone());
+            let ticket = executor.submit(Arc::new(plan)).unwrap();
+            scheduler.commit(executor.wait(ticket).unwrap());
+        }
+        assert_eq!(said.len(), chunks + 2);
+        assert!(said[..chunks - 1].iter().all(Option::is_none));
+        let Some(Adjusting::First(first)) = &said[chunks - 1] else { panic!("{said:?}") };
+        assert_eq!(*first.adjustments, adjustments);
+        assert_eq!(first.prompt, TokenSet::of(&prompt));
+        assert_eq!(first.held_back, stop_token_ids);
+        assert_eq!(said[chunks..], [Some(Adjusting::Next), Some(Adjusting::Next)]);
+    }
+}
+
+#[test]
+fn more_than_there_is_room_for_is_refused() {
+    let mut scheduler = Scheduler::new(SchedulerConfig::default()).unwrap();
+    let mut refused = |adjustments, stop: usize| {
+        let request = Request {
+            stop_token_ids: (0..stop as u32).collect(),
+            adjustments: Some(Arc::new(adjustments)),
+            ..sim::request(1, vec![1], 1)
+        };
+        let error = scheduler.add(request).unwrap_err().to_string();
+        assert!(scheduler.is_idle());
+        error
+    };
+    let logit_bias = (0..=MAX_LOGIT_BIAS as u32).map(|id| (id, 1.0)).collect();
+    let error = refused(Adjustments { logit_bias, ..Adjustments::NONE }, 0);
+    assert!(error.contains("1025 entries of logit_bias, at most 1024"), "{error}");
+    let error = refused(Adjustments { min_tokens: 1, ..Adjustments::NONE }, MAX_HELD_BACK + 1);
+    assert!(error.contains("257 stop tokens with min_tokens, at most 256"), "{error}");
 }
 
 #[test]

@@ -60,6 +60,7 @@ fn request(rng: &mut Rng, id: u64, config: &SchedulerConfig) -> Request {
         prompt,
         stop_token_ids: stop_token_ids.into(),
         sampling: SamplingParams { seed: rng.next(), ..SamplingParams::GREEDY },
+        adjustments: None,
     }
 }
 

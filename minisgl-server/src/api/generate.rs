@@ -37,6 +37,7 @@ impl Api {
                 n: 1,
                 max_tokens: Some(max_tokens as usize),
                 sampling: SamplingParams::GREEDY,
+                adjustments: None,
                 output: OutputOptions { stop_token_ids: eos, ..OutputOptions::default() },
             },
             stream: true,

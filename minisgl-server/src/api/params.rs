@@ -10,9 +10,10 @@ use serde::Deserialize;
 use serde::de::{SeqAccess, Visitor};
 use uuid::Uuid;
 
+use crate::api::adjustments;
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
-use crate::generation::GenerationParams;
+use crate::generation::{self, GenerationParams};
 use crate::output::OutputOptions;
 use crate::stop::StopStrings;
 use crate::text::TextModel;
@@ -36,7 +37,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("continue_final_message", &["false"]),
     ("documents", &["[]"]),
     ("ebnf", &[]),
-    ("frequency_penalty", &["0"]),
     ("function_call", &["\"none\"", "\"auto\""]),
     ("functions", &["[]"]),
     ("guided_choice", &[]),
@@ -45,15 +45,11 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("guided_regex", &[]),
     ("json_schema", &[]),
     ("length_penalty", &["1"]),
-    ("logit_bias", &["{}"]),
-    ("min_tokens", &["0"]),
     ("modalities", &["[\"text\"]"]),
     ("prediction", &[]),
-    ("presence_penalty", &["0"]),
     ("prompt_logprobs", &[]),
     ("reasoning_effort", &[]),
     ("regex", &[]),
-    ("repetition_penalty", &["1"]),
     ("response_format", &["{\"type\":\"text\"}"]),
     ("return_tokens_as_token_ids", &["false"]),
     ("structured_outputs", &[]),
@@ -98,8 +94,10 @@ impl CommonParams {
         // The newer name wins.
         let max_completion_tokens = fields.integer("max_completion_tokens", 1..=i64::MAX)?;
         let max_tokens = max_completion_tokens.or(fields.integer("max_tokens", 1..=i64::MAX)?);
+        let max_tokens = max_tokens.map(|tokens| tokens as usize).or(default_max_tokens);
         let sampling = sampling(fields, text, logprobs)?;
-        let output = output(fields, text)?;
+        let adjustments = adjustments::take(fields, text, max_tokens)?;
+        let output = output(fields, text, adjustments.min_tokens)?;
 
         let stream = fields.flag("stream")?;
         let options: Option<StreamOptions> =
@@ -115,8 +113,9 @@ impl CommonParams {
         Ok(Self {
             generation: GenerationParams {
                 n,
-                max_tokens: max_tokens.map(|tokens| tokens as usize).or(default_max_tokens),
+                max_tokens,
                 sampling,
+                adjustments: generation::adjustments(adjustments, &output.stop_token_ids),
                 output,
             },
             stream,
@@ -162,7 +161,11 @@ pub(crate) fn random_seed() -> u64 {
     high.rotate_left(32) ^ low
 }
 
-fn output(fields: &mut Fields<'_>, text: &TextModel) -> Result<OutputOptions, ApiError> {
+fn output(
+    fields: &mut Fields<'_>,
+    text: &TextModel,
+    min_tokens: usize,
+) -> Result<OutputOptions, ApiError> {
     let stop: Option<Stop> =
         fields.get("stop", "a string or a list of at most 16 strings, each of 1 to 1024 bytes")?;
     let vocab_size = text.vocab_size;
@@ -181,6 +184,7 @@ fn output(fields: &mut Fields<'_>, text: &TextModel) -> Result<OutputOptions, Ap
         stop: Arc::new(StopStrings::new(stop.unwrap_or_default().0)),
         stop_token_ids: eos.iter().copied().chain(stop_tokens).collect(),
         include_stop,
+        min_tokens,
     })
 }
 

@@ -94,6 +94,7 @@ impl Workload {
                     seed: index as u64,
                     ..SamplingParams::GREEDY
                 },
+                adjustments: None,
             }
         };
         self.prompts.iter().zip(&self.outputs).enumerate().map(request).collect()

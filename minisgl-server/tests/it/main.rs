@@ -1,10 +1,11 @@
-//! Tests of the whole crate through its public interface, with the scheduler's simulator in the
-//! place of a model.
+//! Tests of the whole crate through its public interface, mostly with the scheduler's simulator in
+//! the place of a model.
 //!
 //! - `fixture`: tokenizers and models for the tests; `server`, `client`: both ends of a connection.
 //! - `tokens`, `stop`: tokens to text, against Hugging Face's decoder and naive definitions.
 //! - `offline`: the model without a server; what the text side of a checkpoint says.
-//! - `outputs`: what the endpoints that generate send.
+//! - `outputs`: what the endpoints that generate send; `adjusted`: penalties and biases, with the demo
+//!   model.
 //! - `refusals`: what is refused, and how.
 //! - `templates`: prompts, against Python's Jinja.
 //! - `lifecycle`: clients that go away, queues that are full, engines that fail, servers that stop.
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod adjusted;
 mod client;
 mod fixture;
 mod hub;

@@ -36,6 +36,7 @@ fn expected(prompt: &[u32], max_tokens: usize, ignore_eos: bool) -> (Vec<u32>, E
         max_tokens,
         stop_token_ids: if ignore_eos { [].into() } else { [EOS].into() },
         sampling: SamplingParams { seed: 1, ..SamplingParams::GREEDY },
+        adjustments: None,
     };
     let (tokens, reason) = sim::expected(&request, SEED, None);
     (tokens, if reason == FinishReason::Stop { End::Stop } else { End::Length })
@@ -138,10 +139,19 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
         LlmParams { top_p: Some(0.0), ..LlmParams::default() },
         LlmParams { min_p: Some(1.5), ..LlmParams::default() },
         LlmParams { logprobs: Some(1 << 30), ..LlmParams::default() },
+        LlmParams { repetition_penalty: Some(0.0), ..LlmParams::default() },
+        LlmParams { frequency_penalty: -2.5, ..LlmParams::default() },
+        LlmParams { presence_penalty: f32::NAN, ..LlmParams::default() },
+        LlmParams { logit_bias: vec![(3, 101.0)], ..LlmParams::default() },
+        LlmParams { logit_bias: (0..1025).map(|id| (id, 1.0)).collect(), ..LlmParams::default() },
+        LlmParams { max_tokens: Some(3), min_tokens: 4, ..LlmParams::default() },
     ] {
         let error = llm.generate(&["abc".into()], &params).unwrap_err();
         assert!(matches!(error, ServerError::Param { .. }));
     }
+    let params = LlmParams { logit_bias: vec![(320, 1.0)], ..LlmParams::default() };
+    let error = llm.generate(&["abc".into()], &params).unwrap_err();
+    assert!(matches!(error, ServerError::UnknownToken { token: 320, .. }));
     let params = LlmParams { max_tokens: Some(0), ..LlmParams::default() };
     assert!(llm.generate(&["abc".into()], &params).is_err());
     let params = LlmParams { max_tokens: Some(2), ..LlmParams::default() };
@@ -202,14 +212,27 @@ fn templates_are_found_wherever_they_are() {
 #[test]
 fn sampling_defaults_are_the_makers() {
     let defaults = |json: Value| load(&[("generation_config.json", json)], None, &[]).sampling;
-    let standard = SamplingDefaults { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
+    let standard = SamplingDefaults {
+        temperature: 1.0,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+    };
     assert_eq!(defaults(json!({})), standard);
     let given = json!({"temperature": 0.6, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1,
         "do_sample": true, "unknown": []});
-    let expected = SamplingDefaults { temperature: 0.6, top_p: 0.9, top_k: 20, min_p: 0.0 };
+    let expected = SamplingDefaults {
+        temperature: 0.6,
+        top_p: 0.9,
+        top_k: 20,
+        min_p: 0.0,
+        repetition_penalty: 1.1,
+    };
     assert_eq!(defaults(given), expected);
     // What makes no sense is left out.
-    let nonsense = json!({"temperature": -1, "top_p": 0, "top_k": -1, "min_p": 3});
+    let nonsense = json!({"temperature": -1, "top_p": 0, "top_k": -1, "min_p": 3,
+        "repetition_penalty": 0});
     assert_eq!(defaults(nonsense), standard);
 }
 

@@ -68,14 +68,25 @@ async fn fields_that_are_wrong_or_do_nothing_here() {
         ("stream_options", json!({})),
         ("ignore_eos", json!(1)),
         ("skip_special_tokens", json!("no")),
-        ("presence_penalty", json!(0.5)),
-        ("frequency_penalty", json!(-1)),
-        ("repetition_penalty", json!(1.1)),
-        ("logit_bias", json!({"5": 100})),
+        ("presence_penalty", json!(2.01)),
+        ("presence_penalty", json!("much")),
+        ("frequency_penalty", json!(-2.5)),
+        ("frequency_penalty", json!([])),
+        ("repetition_penalty", json!(0)),
+        ("repetition_penalty", json!(-1)),
+        ("repetition_penalty", json!(2.1)),
+        ("logit_bias", json!({"5": 100.5})),
+        ("logit_bias", json!({"5": "x"})),
+        ("logit_bias", json!({"100000": 1})),
+        ("logit_bias", json!({"-1": 1})),
+        ("logit_bias", json!({"five": 1})),
+        ("logit_bias", json!([5])),
+        ("logit_bias", (0..1025).map(|id| (id.to_string(), json!(1))).collect()),
+        ("min_tokens", json!(-1)),
+        ("min_tokens", json!(1.5)),
         ("response_format", json!({"type": "json_object"})),
         ("tools", json!([{"type": "function"}])),
         ("tool_choice", json!("required")),
-        ("min_tokens", json!(3)),
         ("cache_salt", json!("x")),
         ("modalities", json!(["audio"])),
         ("guided_json", json!({})),
@@ -95,6 +106,27 @@ async fn fields_that_are_wrong_or_do_nothing_here() {
         }
     }
     server.canary().await;
+    server.quiet().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_allowed_is_said() {
+    let server = Server::start().await;
+    let cases: &[(&str, Value, &str)] = &[
+        ("presence_penalty", json!(3), "a number from -2 to 2"),
+        ("repetition_penalty", json!(0.001), "a number from 0.01 to 2"),
+        ("logit_bias", json!({"5": 101}), "at most 1024 token ids with numbers from -100 to 100"),
+        ("logit_bias", json!({"3": 1, "320": 1}), "names the token 320; ids are below 320"),
+        ("min_tokens", json!(10), "at most the 9 of `max_tokens`"),
+    ];
+    for (field, value, expected) in cases {
+        let mut body = json!({"prompt": "a", "max_tokens": 9});
+        body[*field] = value.clone();
+        let response = server.post(COMPLETIONS, &body).await;
+        check(&response, 400, Some(field), None, &format!("{field} {value}"));
+        let text = response.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(text.contains(expected), "{text}");
+    }
     server.quiet().await;
 }
 
