@@ -312,6 +312,7 @@ pub(crate) struct ServeArgs {
         env = "MINISGL_SHELL_TEMPERATURE",
         value_name = "T",
         default_value = "0.6",
+        allow_negative_numbers = true,
         help_heading = "Shell"
     )]
     pub(crate) shell_temperature: f32,
@@ -331,11 +332,12 @@ pub(crate) struct ServeArgs {
         env = "MINISGL_SHELL_TOP_P",
         value_name = "P",
         default_value = "1",
+        allow_negative_numbers = true,
         help_heading = "Shell"
     )]
     pub(crate) shell_top_p: f32,
 
-    /// What is logged: error, warn, info, debug, trace, or a filter such as minisgl_sched=trace
+    /// What is logged: error, warn, info, debug, trace, off, or a filter such as minisgl_sched=trace
     #[arg(long, env = "MINISGL_LOG", value_name = "LEVEL", help_heading = "Other")]
     pub(crate) log_level: Option<String>,
 

@@ -13,6 +13,7 @@ use crate::launch::Signals;
 use crate::logging::LoadProgress;
 use crate::model_source::resolve_model;
 use crate::restarts::Restarts;
+use crate::whole_story;
 
 /// How a node's life ended.
 enum End {
@@ -42,7 +43,7 @@ pub(crate) fn follow(config: &Config, follow: &FollowConfig) -> Result<()> {
         if !restarts.may_restart() {
             return Err(error);
         }
-        tracing::error!("{error:#}");
+        tracing::error!("{}", whole_story(&error));
         tracing::warn!("Starting again");
     }
 }

@@ -88,11 +88,11 @@ fn start_and_serve(runtime: &Runtime, config: &Config, serve: &ServeConfig) -> R
     };
     let api = Arc::new(Api::new(engine.clone(), Arc::new(text), options));
     let signals = Signals::listen()?;
-    let port = bound.address().port();
+    let address = bound.address();
     let listener = bound.listen()?;
     let (stop, stopping) = watch::channel(false);
     let serving = runtime.spawn(http::serve(listener, api, HttpLimits::default(), stopping));
-    tracing::info!("API server is ready to serve on {}:{port}", serve.host);
+    tracing::info!("API server is ready to serve on {address}");
 
     runtime.block_on(async {
         let mut supervisor = Supervisor { engine, config, serve, signals };

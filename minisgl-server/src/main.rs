@@ -32,10 +32,24 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("minisgl: {error:#}");
+            eprintln!("minisgl: {}", whole_story(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, each once: some errors say theirs themselves.
+fn whole_story(error: &anyhow::Error) -> String {
+    let mut story = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if story.ends_with(&cause) {
+            continue;
+        }
+        let colon = if story.is_empty() { "" } else { ": " };
+        story.push_str(colon);
+        story.push_str(&cause);
+    }
+    story
 }
 
 fn run(cli: Cli) -> Result<()> {

@@ -172,3 +172,14 @@ async fn an_address_that_is_in_use() {
     assert!(error.to_string().starts_with(&format!("cannot listen on {}: ", server.address)));
     assert!(BoundAddress::bind("256.1.1.1", 80).is_err());
 }
+
+#[tokio::test]
+async fn hosts_of_ipv6_may_have_brackets() {
+    // Not every machine has IPv6.
+    if let Ok(plain) = BoundAddress::bind("::1", 0) {
+        let bracketed = BoundAddress::bind("[::1]", 0).unwrap();
+        assert_eq!(bracketed.address().ip(), plain.address().ip());
+    }
+    let error = BoundAddress::bind("[::1", 0).unwrap_err().to_string();
+    assert!(error.starts_with("cannot listen on [::1: "), "{error}");
+}
