@@ -30,6 +30,7 @@ mod tokenize;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, HeaderValue};
@@ -46,6 +47,7 @@ use crate::text::TextModel;
 
 use self::auth::ApiKey;
 use self::error::ApiError;
+use self::fields::Fields;
 use self::metrics::Counters;
 use self::params::CommonParams;
 use self::reply::{Format, Reply};
@@ -228,6 +230,11 @@ impl Api {
         }
         generation.complete().await?;
         Ok(reply.whole(generation))
+    }
+
+    /// Counts the fields that nobody asked for.
+    fn finish(&self, fields: Fields<'_>) {
+        self.counters.unknown_fields.fetch_add(fields.finish() as u64, Ordering::Relaxed);
     }
 
     /// Checks the name of the model, if there is one.

@@ -104,13 +104,15 @@ impl CommonParams {
         let stream = fields.flag("stream")?;
         let options: Option<StreamOptions> =
             fields.get("stream_options", "an object such as {\"include_usage\": true}")?;
+        if options.as_ref().is_some_and(|options| options.continuous_usage_stats == Some(true)) {
+            let problem = "has `continuous_usage_stats`, which is not supported by this server";
+            return Err(ApiError::field("stream_options", problem));
+        }
         if options.is_some() && !stream {
             let problem = "is only allowed with `stream`: true";
             return Err(ApiError::field("stream_options", problem));
         }
-        for (name, neutral) in UNSUPPORTED {
-            fields.refuse(name, neutral)?;
-        }
+        refuse_unsupported(fields)?;
         HARMLESS.iter().for_each(|name| fields.ignore(name));
         Ok(Self {
             generation: GenerationParams {
@@ -125,9 +127,16 @@ impl CommonParams {
     }
 }
 
+/// Refuses what does nothing here, unless its value asks for nothing.
+pub(super) fn refuse_unsupported(fields: &mut Fields<'_>) -> Result<(), ApiError> {
+    UNSUPPORTED.iter().try_for_each(|(name, neutral)| fields.refuse(name, neutral))
+}
+
 #[derive(Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
+    /// vLLM's; refused.
+    continuous_usage_stats: Option<bool>,
 }
 
 fn sampling(
