@@ -15,7 +15,7 @@ use crate::generation::End;
 use crate::output::{MAX_LOGPROBS, OutputOptions, ScoredToken};
 use crate::stop::StopStrings;
 use crate::template::ChatMessage;
-use crate::text::TextModel;
+use crate::text::{TextModel, or_greedy};
 use crate::tokenizer::AddSpecial;
 use crate::{ServerError, demo};
 
@@ -279,7 +279,7 @@ impl<E: Executor> Llm<E> {
         let top_p = params.top_p.unwrap_or(defaults.top_p);
         let min_p = params.min_p.unwrap_or(defaults.min_p);
         Ok(SamplingParams {
-            temperature: in_range("temperature", temperature, 0.0, 100.0)?,
+            temperature: or_greedy(in_range("temperature", temperature, 0.0, 100.0)?),
             top_k: params.top_k.unwrap_or(defaults.top_k),
             top_p: in_range("top_p", top_p, f32::MIN_POSITIVE, 1.0)?,
             min_p: in_range("min_p", min_p, 0.0, 1.0)?,

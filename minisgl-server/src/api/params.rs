@@ -15,16 +15,13 @@ use crate::api::fields::Fields;
 use crate::generation::GenerationParams;
 use crate::output::OutputOptions;
 use crate::stop::StopStrings;
-use crate::text::TextModel;
+use crate::text::{TextModel, or_greedy};
 
 /// Choices per prompt.
 pub(crate) const MAX_N: i64 = 16;
 const MAX_STOP_STRINGS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
 const MAX_STOP_TOKENS: usize = 128;
-
-/// Below this the most likely token is taken: dividing logits by less gains nothing.
-const MIN_TEMPERATURE: f64 = 1e-5;
 
 /// Fields that do nothing here, with the values that ask for nothing.
 const UNSUPPORTED: &[(&str, &[&str])] = &[
@@ -154,7 +151,7 @@ fn sampling(
     let top_k = fields.integer("top_k", -1..=i64::from(u32::MAX))?;
     let seed = fields.integer("seed", i64::MIN..=i64::MAX)?;
     Ok(SamplingParams {
-        temperature: if temperature < MIN_TEMPERATURE { 0.0 } else { temperature as f32 },
+        temperature: or_greedy(temperature as f32),
         // -1 and 0 are both "all".
         top_k: top_k.map_or(defaults.top_k, |k| k.max(0) as u32),
         top_p: (top_p as f32).max(f32::MIN_POSITIVE),

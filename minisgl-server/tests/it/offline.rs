@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use minisgl_model::Checkpoint;
+use minisgl_model::{Checkpoint, EngineOptions};
 use minisgl_sched::sim::{self, SimExecutor};
 use minisgl_sched::{
     Driver, FinishReason, Request, RequestId, SamplingParams, Scheduler, SchedulerConfig,
@@ -12,7 +12,7 @@ use minisgl_server::llm::Prompt;
 use minisgl_server::template::ChatMessage;
 use minisgl_server::text::{SamplingDefaults, TextModel};
 use minisgl_server::tokenizer::AddSpecial;
-use minisgl_server::{Llm, LlmParams, ServerError};
+use minisgl_server::{Llm, LlmOptions, LlmParams, ServerError};
 use serde_json::{Value, json};
 
 use crate::fixture::{
@@ -146,6 +146,27 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
     assert!(llm.generate(&["abc".into()], &params).is_err());
     let params = LlmParams { max_tokens: Some(2), ..LlmParams::default() };
     assert_eq!(llm.generate(&["abc".into()], &params).unwrap().len(), 1);
+}
+
+#[test]
+fn a_temperature_near_zero_is_greedy() {
+    let engine = EngineOptions {
+        num_pages: Some(256),
+        max_running_requests: 4,
+        max_prefill_tokens: 64,
+        ..EngineOptions::default()
+    };
+    let mut demo = Llm::load(&LlmOptions { engine, ..LlmOptions::default() }).unwrap();
+    let mut text = |temperature| {
+        let temperature = Some(temperature);
+        let params = LlmParams { max_tokens: Some(8), temperature, ..LlmParams::default() };
+        demo.generate(&["Once upon".into()], &params).unwrap().remove(0).text
+    };
+    let greedy = text(0.0);
+    assert!(!greedy.is_empty());
+    for temperature in [1e-45, 1e-30, 1e-6] {
+        assert_eq!(text(temperature), greedy, "{temperature}");
+    }
 }
 
 fn load(files: &[(&str, Value)], template: Option<&str>, eos: &[u32]) -> TextModel {
