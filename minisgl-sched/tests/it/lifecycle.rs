@@ -224,3 +224,16 @@ fn twins_of_cached_pages_do_not_break_promises() {
         assert_eq!(driver.stats().usage.held, 0);
     }
 }
+
+#[test]
+fn a_first_sample_that_is_none_ends_the_request_alone() {
+    let config = SchedulerConfig::default();
+    for overlap in [false, true] {
+        let executor = SimExecutor::new(&config, SEED).with_not_finite_every(1);
+        let mut driver = Driver::new(Scheduler::new(config).unwrap(), executor, overlap);
+        driver.add(sim::request(1, vec![1, 2, 3], 5)).unwrap();
+        let events = drain(&mut driver);
+        assert!(matches!(end(&events), (FinishReason::Error(_), 0)), "{events:?}");
+        assert!(tokens(&events).is_empty() && driver.stats().usage.free == 256);
+    }
+}
