@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use minisgl_model::RankGroup;
+use minisgl_model::{Checkpoint, RankGroup};
 use tokio::sync::oneshot;
 
 use crate::config::{Config, FollowConfig};
@@ -29,10 +29,12 @@ enum End {
 /// # Errors
 /// If the node cannot join or load, or any rank fails.
 pub(crate) fn follow(config: &Config, follow: &FollowConfig) -> Result<()> {
+    // Before anybody listens to signals, so that they end a download.
+    let (checkpoint, _) = resolve_model(&config.model, !config.engine.dummy_weights)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut restarts = Restarts::new(follow.restart_on_failure);
     loop {
-        let error = match runtime.block_on(once(config, follow.shutdown_timeout))? {
+        let error = match runtime.block_on(once(config, &checkpoint, follow.shutdown_timeout))? {
             End::Done => {
                 tracing::info!("Node 0 has left");
                 return Ok(());
@@ -49,10 +51,9 @@ pub(crate) fn follow(config: &Config, follow: &FollowConfig) -> Result<()> {
 }
 
 /// One life of this node's ranks.
-async fn once(config: &Config, shutdown_timeout: Duration) -> Result<End> {
+async fn once(config: &Config, checkpoint: &Checkpoint, shutdown_timeout: Duration) -> Result<End> {
     let mut signals = Signals::listen()?;
-    let (checkpoint, _) = resolve_model(&config.model, !config.engine.dummy_weights)?;
-    let engine = config.engine.clone();
+    let (checkpoint, engine) = (checkpoint.clone(), config.engine.clone());
     let (ended, mut has_ended) = oneshot::channel();
     let serve = move || {
         let progress = LoadProgress::new();

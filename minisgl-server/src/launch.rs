@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, anyhow};
-use minisgl_model::{EngineLimits, RankGroup};
+use minisgl_model::{Checkpoint, EngineLimits, RankGroup};
 use minisgl_sched::{Driver, Scheduler};
 use minisgl_server::api::{Api, ApiOptions};
 use minisgl_server::engine::{self, Engine, EngineConfig};
@@ -30,8 +30,9 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long answers may take to reach their clients after the engine has failed.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A model with what it is called.
+/// A model with what it is called, and where it came from.
 pub(crate) struct Loaded {
+    pub(crate) checkpoint: Checkpoint,
     pub(crate) group: RankGroup,
     pub(crate) text: TextModel,
     pub(crate) name: String,
@@ -52,7 +53,8 @@ pub(crate) fn load(config: &Config) -> Result<Loaded> {
     };
     let progress = LoadProgress::new();
     let (group, text) = load_model(&checkpoint, &config.engine, template.as_deref(), &progress)?;
-    Ok(Loaded { group, text, name: config.served_model_name.clone().unwrap_or(name) })
+    let name = config.served_model_name.clone().unwrap_or(name);
+    Ok(Loaded { checkpoint, group, text, name })
 }
 
 /// Serves until told to stop.
@@ -75,7 +77,7 @@ pub(crate) fn serve(config: &Config, serve: &ServeConfig) -> Result<()> {
 fn start_and_serve(runtime: &Runtime, config: &Config, serve: &ServeConfig) -> Result<()> {
     // First of all, so that a port in use is known before a model is loaded for minutes.
     let bound = BoundAddress::bind(&serve.host, serve.port)?;
-    let Loaded { group, text, name } = load(config)?;
+    let Loaded { checkpoint, group, text, name } = load(config)?;
     log_limits(config, serve, group.limits(), &name);
 
     let _in_runtime = runtime.enter();
@@ -95,7 +97,7 @@ fn start_and_serve(runtime: &Runtime, config: &Config, serve: &ServeConfig) -> R
     tracing::info!("API server is ready to serve on {address}");
 
     runtime.block_on(async {
-        let mut supervisor = Supervisor { engine, config, serve, signals };
+        let mut supervisor = Supervisor { engine, checkpoint, config, serve, signals };
         let result = supervisor.run(ended).await;
         stop.send_replace(true);
         serving.await?;
@@ -120,6 +122,7 @@ fn start_engine(group: RankGroup, config: &Config, serve: &ServeConfig) -> Resul
 /// Waits for the end of a server, by a signal or a failure.
 struct Supervisor<'a> {
     engine: Engine,
+    checkpoint: Checkpoint,
     config: &'a Config,
     serve: &'a ServeConfig,
     signals: Signals,
@@ -139,7 +142,7 @@ impl Supervisor<'_> {
             }
             tracing::warn!("Starting the ranks again");
             ended = tokio::select! {
-                restarted = restart(&self.engine, self.config, self.serve) => restarted.context("cannot start the ranks again")?,
+                restarted = restart(&self.engine, &self.checkpoint, self.config, self.serve) => restarted.context("cannot start the ranks again")?,
                 () = self.signals.next() => return Err(failure),
             };
             tracing::info!("API server is ready to serve again");
@@ -178,15 +181,18 @@ impl Supervisor<'_> {
     }
 }
 
-/// Launches the ranks again and puts a new engine in the place of the old one.
-async fn restart(engine: &Engine, config: &Config, serve: &ServeConfig) -> Result<Ended> {
+/// Launches the ranks again, with the same files, since the tokenizer stays; puts a new engine in the
+/// place of the old one.
+async fn restart(
+    engine: &Engine,
+    checkpoint: &Checkpoint,
+    config: &Config,
+    serve: &ServeConfig,
+) -> Result<Ended> {
     // Their memory is needed.
     engine.released().await;
-    let for_launch = config.clone();
-    let launch = move || -> Result<RankGroup> {
-        let (checkpoint, _) = resolve_model(&for_launch.model, !for_launch.engine.dummy_weights)?;
-        Ok(RankGroup::launch(&checkpoint, &for_launch.engine, &LoadProgress::new())?)
-    };
+    let (checkpoint, options) = (checkpoint.clone(), config.engine.clone());
+    let launch = move || RankGroup::launch(&checkpoint, &options, &LoadProgress::new());
     let group = tokio::task::spawn_blocking(launch).await??;
     let (new, ended) = start_engine(group, config, serve)?;
     engine.replace_by(&new);

@@ -24,7 +24,7 @@ const PROMPT: &str = "$ ";
 /// # Errors
 /// If the model does not load, the engine fails, or the terminal is gone.
 pub(crate) fn run(config: &Config, shell: &ShellConfig) -> Result<()> {
-    let Loaded { group, text, name } = load(config)?;
+    let Loaded { group, text, name, .. } = load(config)?;
     let driver = Driver::new(Scheduler::new(group.limits().scheduler)?, group, config.overlap);
     let params = LlmParams {
         max_tokens: Some(shell.max_tokens),
