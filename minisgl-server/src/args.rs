@@ -129,10 +129,22 @@ pub(crate) struct WorkloadArgs {
     #[arg(long, value_name = "TOKENS", default_value = "1024", help_heading = "Workload")]
     pub(crate) max_output: u32,
     /// Temperature of sampling; 0 takes the most likely token each time
-    #[arg(long, value_name = "T", default_value = "0.6", help_heading = "Workload")]
+    #[arg(
+        long,
+        value_name = "T",
+        default_value = "0.6",
+        allow_negative_numbers = true,
+        help_heading = "Workload"
+    )]
     pub(crate) temperature: f32,
     /// How often each workload is run, each time with other prompts
-    #[arg(long, value_name = "N", default_value = "2", help_heading = "Workload")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "2",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Workload"
+    )]
     pub(crate) rounds: u32,
 }
 
