@@ -228,8 +228,9 @@ impl<E: Executor> Llm<E> {
         params: &LlmParams,
     ) -> Result<Generating<'_, E>, ServerError> {
         let sampling = self.sampling(params)?;
-        let prompts: Vec<Vec<TokenId>> =
-            prompts.iter().map(|prompt| self.encode(prompt)).collect::<Result<_, _>>()?;
+        let encode = |prompt| Ok((self.encode(prompt)?, !matches!(prompt, Prompt::Chat(_))));
+        let prompts: Vec<(Vec<TokenId>, bool)> =
+            prompts.iter().map(encode).collect::<Result<_, ServerError>>()?;
         let eos: &[TokenId] = if params.ignore_eos { &[] } else { &self.text.eos_token_ids };
         let options = OutputOptions {
             skip_special_tokens: params.skip_special_tokens,
@@ -239,7 +240,7 @@ impl<E: Executor> Llm<E> {
         };
         let max_seq_len = self.text.max_seq_len;
         let mut generating = Generating::new(self);
-        for prompt in prompts {
+        for (prompt, continues) in prompts {
             let left = max_seq_len - prompt.len();
             let request = Request {
                 // Chosen when it is added.
@@ -249,7 +250,7 @@ impl<E: Executor> Llm<E> {
                 stop_token_ids: options.stop_token_ids.clone(),
                 sampling,
             };
-            generating.add(request, &options)?;
+            generating.add(request, &options, continues)?;
         }
         Ok(generating)
     }

@@ -46,7 +46,8 @@ impl Api {
         let variables = take_variables(&mut fields)?;
         let logprobs = take_logprobs(&mut fields)?;
         fields.refuse("echo", &["false"])?;
-        let params = CommonParams::take(&mut fields, &self.text, logprobs, None)?;
+        let mut params = CommonParams::take(&mut fields, &self.text, logprobs, None)?;
+        params.generation.continues = false;
         self.finish(fields);
 
         let submission = self.open(params.generation.n)?;

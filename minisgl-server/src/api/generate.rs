@@ -50,6 +50,7 @@ impl Api {
         let params = CommonParams {
             generation: GenerationParams {
                 n: 1,
+                continues: true,
                 max_tokens: Some(max_tokens as usize),
                 sampling: SamplingParams::GREEDY,
                 output: OutputOptions { stop_token_ids: eos, ..OutputOptions::default() },

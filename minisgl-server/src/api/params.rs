@@ -114,6 +114,7 @@ impl CommonParams {
         Ok(Self {
             generation: GenerationParams {
                 n,
+                continues: true,
                 max_tokens: max_tokens.map(|tokens| tokens as usize).or(default_max_tokens),
                 sampling,
                 output,
