@@ -170,7 +170,8 @@ fn a_space_after_the_prompt_stays_and_one_before_an_answer_goes() {
         let mut text_of_word = |prompt: Prompt| {
             let mut answers = (0..4000).filter_map(|seed| {
                 let params = LlmParams { seed: Some(seed), ..params.clone() };
-                let output = llm.generate(&[prompt.clone()], &params).unwrap().remove(0);
+                let output =
+                    llm.generate(std::slice::from_ref(&prompt), &params).unwrap().remove(0);
                 (output.token_ids == [word]).then_some(output.text)
             });
             answers.next().expect("some seed has it")
