@@ -223,9 +223,9 @@ fn dtype(
 }
 
 fn max_seq_len(options: &EngineOptions, config: &ModelConfig) -> Result<usize, ModelError> {
-    let longest = config.max_position_embeddings;
+    let longest = config.max_positions();
     match options.max_seq_len {
-        None => Ok(longest),
+        None => Ok(config.context_len()),
         Some(len) if (1..=longest).contains(&len) => Ok(len),
         Some(len) => Err(ModelError::Option {
             option: "--max-seq-len-override",
