@@ -13,6 +13,7 @@ use crate::launch::Signals;
 use crate::logging::LoadProgress;
 use crate::model_source::resolve_model;
 use crate::restarts::Restarts;
+use crate::startup::Startup;
 use crate::whole_story;
 
 /// How a node's life ended.
@@ -28,20 +29,20 @@ enum End {
 ///
 /// # Errors
 /// If the node cannot join or load, or any rank fails.
-pub(crate) fn follow(config: &Config, follow: &FollowConfig) -> Result<()> {
-    // Before anybody listens to signals, so that they end a download.
+pub(crate) fn follow(config: &Config, follow: &FollowConfig, startup: &Startup) -> Result<()> {
     let (checkpoint, _) = resolve_model(&config.model, !config.engine.dummy_weights)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut restarts = Restarts::new(follow.restart_on_failure);
     loop {
-        let error = match runtime.block_on(once(config, &checkpoint, follow.shutdown_timeout))? {
-            End::Done => {
-                tracing::info!("Node 0 has left");
-                return Ok(());
-            }
-            End::Stopped => return Ok(()),
-            End::Failed(error) => error,
-        };
+        let error =
+            match runtime.block_on(once(config, &checkpoint, follow.shutdown_timeout, startup))? {
+                End::Done => {
+                    tracing::info!("Node 0 has left");
+                    return Ok(());
+                }
+                End::Stopped => return Ok(()),
+                End::Failed(error) => error,
+            };
         if !restarts.may_restart() {
             return Err(error);
         }
@@ -51,8 +52,14 @@ pub(crate) fn follow(config: &Config, follow: &FollowConfig) -> Result<()> {
 }
 
 /// One life of this node's ranks.
-async fn once(config: &Config, checkpoint: &Checkpoint, shutdown_timeout: Duration) -> Result<End> {
+async fn once(
+    config: &Config,
+    checkpoint: &Checkpoint,
+    shutdown_timeout: Duration,
+    startup: &Startup,
+) -> Result<End> {
     let mut signals = Signals::listen()?;
+    startup.is_over();
     let (checkpoint, engine) = (checkpoint.clone(), config.engine.clone());
     let (ended, mut has_ended) = oneshot::channel();
     let serve = move || {

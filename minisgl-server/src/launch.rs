@@ -20,6 +20,7 @@ use crate::config::{Config, ServeConfig};
 use crate::logging::LoadProgress;
 use crate::model_source::resolve_model;
 use crate::restarts::Restarts;
+use crate::startup::Startup;
 
 /// Threads of the network side: detokenizing and writing take little, computing takes the rest.
 const MAX_NETWORK_THREADS: usize = 4;
@@ -61,20 +62,25 @@ pub(crate) fn load(config: &Config) -> Result<Loaded> {
 ///
 /// # Errors
 /// If the server cannot start, or the engine fails.
-pub(crate) fn serve(config: &Config, serve: &ServeConfig) -> Result<()> {
+pub(crate) fn serve(config: &Config, serve: &ServeConfig, startup: &Startup) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(MAX_NETWORK_THREADS))
         .thread_name("network")
         .enable_all()
         .build()?;
-    let result = start_and_serve(&runtime, config, serve);
+    let result = start_and_serve(&runtime, config, serve, startup);
     // Tokenizing for clients that are gone need not be waited for.
     runtime.shutdown_background();
     result
 }
 
-fn start_and_serve(runtime: &Runtime, config: &Config, serve: &ServeConfig) -> Result<()> {
+fn start_and_serve(
+    runtime: &Runtime,
+    config: &Config,
+    serve: &ServeConfig,
+    startup: &Startup,
+) -> Result<()> {
     // First of all, so that a port in use is known before a model is loaded for minutes.
     let bound = BoundAddress::bind(&serve.host, serve.port)?;
     let Loaded { checkpoint, group, text, name } = load(config)?;
@@ -90,6 +96,7 @@ fn start_and_serve(runtime: &Runtime, config: &Config, serve: &ServeConfig) -> R
     };
     let api = Arc::new(Api::new(engine.clone(), Arc::new(text), options));
     let signals = Signals::listen()?;
+    startup.is_over();
     let address = bound.address();
     let listener = bound.listen()?;
     let (stop, stopping) = watch::channel(false);

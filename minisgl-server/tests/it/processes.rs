@@ -380,8 +380,9 @@ async fn ranks_are_started_again_with_the_model_that_they_had() {
     }
 }
 
+/// Also as the first process of a container, for which signals that nobody listens to do nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_can_be_stopped_while_its_model_comes() {
+async fn signals_end_a_download() {
     // A hub that takes every connection and never says a word.
     let hub = TcpListener::bind("127.0.0.1:0").unwrap();
     let home = tempfile::tempdir().unwrap();
@@ -389,10 +390,18 @@ async fn a_node_can_be_stopped_while_its_model_comes() {
         ("HF_HOME", home.path().display().to_string()),
         ("HF_ENDPOINT", format!("http://{}", hub.local_addr().unwrap())),
     ];
-    let options = "--model org/demo --tp 2 --nnodes 2 --dist-init-addr 127.0.0.1:1 --node-rank 1";
-    let options: Vec<String> = options.split_whitespace().map(str::to_owned).collect();
-    let mut process = Process::start_in(&options, &variables);
-    process.log.wait_for("Looking for org/demo", 0);
-    process.signal("TERM");
-    assert!(!process.end().success());
+    let node_1 = "--tp 2 --nnodes 2 --dist-init-addr 127.0.0.1:1 --node-rank 1";
+    for (options, signal, code) in [
+        ("--port 0", "TERM", 143),
+        ("--port 0", "INT", 130),
+        (node_1, "TERM", 143),
+        ("--shell", "INT", 130),
+    ] {
+        let options = format!("--model org/demo --log-level info {options}");
+        let options: Vec<String> = options.split_whitespace().map(str::to_owned).collect();
+        let mut process = Process::start_in(&options, &variables);
+        process.log.wait_for("Looking for org/demo", 0);
+        process.signal(signal);
+        assert_eq!(process.end().code(), Some(code), "{options:?}: {}", process.log.text());
+    }
 }
