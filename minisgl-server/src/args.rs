@@ -129,10 +129,22 @@ pub(crate) struct WorkloadArgs {
     #[arg(long, value_name = "TOKENS", default_value = "1024", help_heading = "Workload")]
     pub(crate) max_output: u32,
     /// Temperature of sampling; 0 takes the most likely token each time
-    #[arg(long, value_name = "T", default_value = "0.6", help_heading = "Workload")]
+    #[arg(
+        long,
+        value_name = "T",
+        default_value = "0.6",
+        allow_negative_numbers = true,
+        help_heading = "Workload"
+    )]
     pub(crate) temperature: f32,
     /// How often each workload is run, each time with other prompts
-    #[arg(long, value_name = "N", default_value = "2", help_heading = "Workload")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "2",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Workload"
+    )]
     pub(crate) rounds: u32,
 }
 
@@ -312,6 +324,7 @@ pub(crate) struct ServeArgs {
         env = "MINISGL_SHELL_TEMPERATURE",
         value_name = "T",
         default_value = "0.6",
+        allow_negative_numbers = true,
         help_heading = "Shell"
     )]
     pub(crate) shell_temperature: f32,
@@ -331,11 +344,12 @@ pub(crate) struct ServeArgs {
         env = "MINISGL_SHELL_TOP_P",
         value_name = "P",
         default_value = "1",
+        allow_negative_numbers = true,
         help_heading = "Shell"
     )]
     pub(crate) shell_top_p: f32,
 
-    /// What is logged: error, warn, info, debug, trace, or a filter such as minisgl_sched=trace
+    /// What is logged: error, warn, info, debug, trace, off, or a filter such as minisgl_sched=trace
     #[arg(long, env = "MINISGL_LOG", value_name = "LEVEL", help_heading = "Other")]
     pub(crate) log_level: Option<String>,
 

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use minisgl_model::RankGroup;
+use minisgl_model::{Checkpoint, RankGroup};
 use tokio::sync::oneshot;
 
 use crate::config::{Config, FollowConfig};
@@ -13,6 +13,8 @@ use crate::launch::Signals;
 use crate::logging::LoadProgress;
 use crate::model_source::resolve_model;
 use crate::restarts::Restarts;
+use crate::startup::Startup;
+use crate::whole_story;
 
 /// How a node's life ended.
 enum End {
@@ -27,31 +29,38 @@ enum End {
 ///
 /// # Errors
 /// If the node cannot join or load, or any rank fails.
-pub(crate) fn follow(config: &Config, follow: &FollowConfig) -> Result<()> {
+pub(crate) fn follow(config: &Config, follow: &FollowConfig, startup: &Startup) -> Result<()> {
+    let (checkpoint, _) = resolve_model(&config.model, !config.engine.dummy_weights)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut restarts = Restarts::new(follow.restart_on_failure);
     loop {
-        let error = match runtime.block_on(once(config, follow.shutdown_timeout))? {
-            End::Done => {
-                tracing::info!("Node 0 has left");
-                return Ok(());
-            }
-            End::Stopped => return Ok(()),
-            End::Failed(error) => error,
-        };
+        let error =
+            match runtime.block_on(once(config, &checkpoint, follow.shutdown_timeout, startup))? {
+                End::Done => {
+                    tracing::info!("Node 0 has left");
+                    return Ok(());
+                }
+                End::Stopped => return Ok(()),
+                End::Failed(error) => error,
+            };
         if !restarts.may_restart() {
             return Err(error);
         }
-        tracing::error!("{error:#}");
+        tracing::error!("{}", whole_story(&error));
         tracing::warn!("Starting again");
     }
 }
 
 /// One life of this node's ranks.
-async fn once(config: &Config, shutdown_timeout: Duration) -> Result<End> {
+async fn once(
+    config: &Config,
+    checkpoint: &Checkpoint,
+    shutdown_timeout: Duration,
+    startup: &Startup,
+) -> Result<End> {
     let mut signals = Signals::listen()?;
-    let (checkpoint, _) = resolve_model(&config.model, !config.engine.dummy_weights)?;
-    let engine = config.engine.clone();
+    startup.is_over();
+    let (checkpoint, engine) = (checkpoint.clone(), config.engine.clone());
     let (ended, mut has_ended) = oneshot::channel();
     let serve = move || {
         let progress = LoadProgress::new();

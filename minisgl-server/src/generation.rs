@@ -22,6 +22,9 @@ use crate::text::TextModel;
 pub struct GenerationParams {
     /// Choices per prompt.
     pub n: usize,
+    /// Whether outputs go on with the text of their prompts, or are texts of their own, as answers
+    /// in a chat.
+    pub continues: bool,
     /// Tokens to generate at most; what is left of the context if not given, or if less is left.
     pub max_tokens: Option<usize>,
     /// How tokens are chosen; the seed is that of the first choice, the others count up from it.
@@ -148,12 +151,17 @@ impl Generation {
         for prompt in prompts {
             generation.counts.prompt += prompt.len();
             let first = generation.choices.len();
+            let vocabulary = generation.text.tokenizer.token_bytes();
+            let output = match params.continues {
+                true => Output::after(&params.output, vocabulary, &prompt),
+                false => Output::new(&params.output),
+            };
             for sibling in 0..params.n {
                 let request = generation.request(prompt.clone(), params, sibling);
                 generation.choices.push(Choice {
                     delta: Delta::default(),
                     end: None,
-                    output: Output::new(&params.output),
+                    output: output.clone(),
                     stopped: false,
                     request: Some(request),
                 });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, anyhow};
-use minisgl_model::{EngineLimits, RankGroup};
+use minisgl_model::{Checkpoint, EngineLimits, RankGroup};
 use minisgl_sched::{Driver, Scheduler};
 use minisgl_server::api::{Api, ApiOptions};
 use minisgl_server::engine::{self, Engine, EngineConfig};
@@ -20,6 +20,7 @@ use crate::config::{Config, ServeConfig};
 use crate::logging::LoadProgress;
 use crate::model_source::resolve_model;
 use crate::restarts::Restarts;
+use crate::startup::Startup;
 
 /// Threads of the network side: detokenizing and writing take little, computing takes the rest.
 const MAX_NETWORK_THREADS: usize = 4;
@@ -30,8 +31,9 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long answers may take to reach their clients after the engine has failed.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A model with what it is called.
+/// A model with what it is called, and where it came from.
 pub(crate) struct Loaded {
+    pub(crate) checkpoint: Checkpoint,
     pub(crate) group: RankGroup,
     pub(crate) text: TextModel,
     pub(crate) name: String,
@@ -52,30 +54,36 @@ pub(crate) fn load(config: &Config) -> Result<Loaded> {
     };
     let progress = LoadProgress::new();
     let (group, text) = load_model(&checkpoint, &config.engine, template.as_deref(), &progress)?;
-    Ok(Loaded { group, text, name: config.served_model_name.clone().unwrap_or(name) })
+    let name = config.served_model_name.clone().unwrap_or(name);
+    Ok(Loaded { checkpoint, group, text, name })
 }
 
 /// Serves until told to stop.
 ///
 /// # Errors
 /// If the server cannot start, or the engine fails.
-pub(crate) fn serve(config: &Config, serve: &ServeConfig) -> Result<()> {
+pub(crate) fn serve(config: &Config, serve: &ServeConfig, startup: &Startup) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(MAX_NETWORK_THREADS))
         .thread_name("network")
         .enable_all()
         .build()?;
-    let result = start_and_serve(&runtime, config, serve);
+    let result = start_and_serve(&runtime, config, serve, startup);
     // Tokenizing for clients that are gone need not be waited for.
     runtime.shutdown_background();
     result
 }
 
-fn start_and_serve(runtime: &Runtime, config: &Config, serve: &ServeConfig) -> Result<()> {
+fn start_and_serve(
+    runtime: &Runtime,
+    config: &Config,
+    serve: &ServeConfig,
+    startup: &Startup,
+) -> Result<()> {
     // First of all, so that a port in use is known before a model is loaded for minutes.
     let bound = BoundAddress::bind(&serve.host, serve.port)?;
-    let Loaded { group, text, name } = load(config)?;
+    let Loaded { checkpoint, group, text, name } = load(config)?;
     log_limits(config, serve, group.limits(), &name);
 
     let _in_runtime = runtime.enter();
@@ -88,14 +96,15 @@ fn start_and_serve(runtime: &Runtime, config: &Config, serve: &ServeConfig) -> R
     };
     let api = Arc::new(Api::new(engine.clone(), Arc::new(text), options));
     let signals = Signals::listen()?;
-    let port = bound.address().port();
+    startup.is_over();
+    let address = bound.address();
     let listener = bound.listen()?;
     let (stop, stopping) = watch::channel(false);
     let serving = runtime.spawn(http::serve(listener, api, HttpLimits::default(), stopping));
-    tracing::info!("API server is ready to serve on {}:{port}", serve.host);
+    tracing::info!("API server is ready to serve on {address}");
 
     runtime.block_on(async {
-        let mut supervisor = Supervisor { engine, config, serve, signals };
+        let mut supervisor = Supervisor { engine, checkpoint, config, serve, signals };
         let result = supervisor.run(ended).await;
         stop.send_replace(true);
         serving.await?;
@@ -120,6 +129,7 @@ fn start_engine(group: RankGroup, config: &Config, serve: &ServeConfig) -> Resul
 /// Waits for the end of a server, by a signal or a failure.
 struct Supervisor<'a> {
     engine: Engine,
+    checkpoint: Checkpoint,
     config: &'a Config,
     serve: &'a ServeConfig,
     signals: Signals,
@@ -139,7 +149,7 @@ impl Supervisor<'_> {
             }
             tracing::warn!("Starting the ranks again");
             ended = tokio::select! {
-                restarted = restart(&self.engine, self.config, self.serve) => restarted.context("cannot start the ranks again")?,
+                restarted = restart(&self.engine, &self.checkpoint, self.config, self.serve) => restarted.context("cannot start the ranks again")?,
                 () = self.signals.next() => return Err(failure),
             };
             tracing::info!("API server is ready to serve again");
@@ -178,15 +188,18 @@ impl Supervisor<'_> {
     }
 }
 
-/// Launches the ranks again and puts a new engine in the place of the old one.
-async fn restart(engine: &Engine, config: &Config, serve: &ServeConfig) -> Result<Ended> {
+/// Launches the ranks again, with the same files, since the tokenizer stays; puts a new engine in the
+/// place of the old one.
+async fn restart(
+    engine: &Engine,
+    checkpoint: &Checkpoint,
+    config: &Config,
+    serve: &ServeConfig,
+) -> Result<Ended> {
     // Their memory is needed.
     engine.released().await;
-    let for_launch = config.clone();
-    let launch = move || -> Result<RankGroup> {
-        let (checkpoint, _) = resolve_model(&for_launch.model, !for_launch.engine.dummy_weights)?;
-        Ok(RankGroup::launch(&checkpoint, &for_launch.engine, &LoadProgress::new())?)
-    };
+    let (checkpoint, options) = (checkpoint.clone(), config.engine.clone());
+    let launch = move || RankGroup::launch(&checkpoint, &options, &LoadProgress::new());
     let group = tokio::task::spawn_blocking(launch).await??;
     let (new, ended) = start_engine(group, config, serve)?;
     engine.replace_by(&new);

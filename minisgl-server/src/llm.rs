@@ -20,7 +20,7 @@ use crate::generation::{self, End};
 use crate::output::{MAX_LOGPROBS, OutputOptions, ScoredToken};
 use crate::stop::StopStrings;
 use crate::template::ChatMessage;
-use crate::text::{REPETITION_PENALTIES, TextModel};
+use crate::text::{REPETITION_PENALTIES, TextModel, or_greedy};
 use crate::tokenizer::AddSpecial;
 use crate::{ServerError, demo};
 
@@ -248,8 +248,9 @@ impl<E: Executor> Llm<E> {
         params: &LlmParams,
     ) -> Result<Generating<'_, E>, ServerError> {
         let sampling = self.sampling(params)?;
-        let prompts: Vec<Vec<TokenId>> =
-            prompts.iter().map(|prompt| self.encode(prompt)).collect::<Result<_, _>>()?;
+        let encode = |prompt| Ok((self.encode(prompt)?, !matches!(prompt, Prompt::Chat(_))));
+        let prompts: Vec<(Vec<TokenId>, bool)> =
+            prompts.iter().map(encode).collect::<Result<_, ServerError>>()?;
         let eos: &[TokenId] = if params.ignore_eos { &[] } else { &self.text.eos_token_ids };
         let options = OutputOptions {
             skip_special_tokens: params.skip_special_tokens,
@@ -262,7 +263,7 @@ impl<E: Executor> Llm<E> {
             generation::adjustments(self.adjustments(params)?, &options.stop_token_ids);
         let max_seq_len = self.text.max_seq_len;
         let mut generating = Generating::new(self);
-        for prompt in prompts {
+        for (prompt, continues) in prompts {
             let left = max_seq_len - prompt.len();
             let request = Request {
                 // Chosen when it is added.
@@ -273,7 +274,7 @@ impl<E: Executor> Llm<E> {
                 sampling,
                 adjustments: adjustments.clone(),
             };
-            generating.add(request, &options)?;
+            generating.add(request, &options, continues)?;
         }
         Ok(generating)
     }
@@ -327,7 +328,7 @@ impl<E: Executor> Llm<E> {
         let top_p = params.top_p.unwrap_or(defaults.top_p);
         let min_p = params.min_p.unwrap_or(defaults.min_p);
         Ok(SamplingParams {
-            temperature: in_range("temperature", temperature, 0.0, 100.0)?,
+            temperature: or_greedy(in_range("temperature", temperature, 0.0, 100.0)?),
             top_k: params.top_k.unwrap_or(defaults.top_k),
             top_p: in_range("top_p", top_p, f32::MIN_POSITIVE, 1.0)?,
             min_p: in_range("min_p", min_p, 0.0, 1.0)?,

@@ -69,7 +69,7 @@ impl Delta {
 }
 
 /// The state of one output.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Output {
     detokenizer: Detokenizer,
     matcher: StopMatcher,
@@ -88,10 +88,20 @@ pub struct Output {
 }
 
 impl Output {
-    /// At its beginning.
+    /// At its beginning, as a text of its own.
     pub fn new(options: &OutputOptions) -> Self {
+        Self::with(Detokenizer::new(options.skip_special_tokens), options)
+    }
+
+    /// At its beginning, as what comes after the text of `prompt`.
+    pub fn after(options: &OutputOptions, vocabulary: &TokenBytes, prompt: &[TokenId]) -> Self {
+        let skip_special_tokens = options.skip_special_tokens;
+        Self::with(Detokenizer::after(skip_special_tokens, vocabulary, prompt), options)
+    }
+
+    fn with(detokenizer: Detokenizer, options: &OutputOptions) -> Self {
         Self {
-            detokenizer: Detokenizer::new(options.skip_special_tokens),
+            detokenizer,
             matcher: StopMatcher::new(options.stop.clone(), options.include_stop),
             stop_token_ids: options.stop_token_ids.clone(),
             include_stop: options.include_stop,

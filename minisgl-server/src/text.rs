@@ -50,6 +50,15 @@ pub struct SamplingDefaults {
 /// than this would but make logits overflow.
 pub const REPETITION_PENALTIES: RangeInclusive<f64> = 0.01..=2.0;
 
+/// Below this the most likely token is taken: dividing logits by less gains nothing, and overflows in
+/// the end.
+const MIN_TEMPERATURE: f32 = 1e-5;
+
+/// `temperature`, or 0 if it is as good as that.
+pub(crate) fn or_greedy(temperature: f32) -> f32 {
+    if temperature < MIN_TEMPERATURE { 0.0 } else { temperature }
+}
+
 impl Default for SamplingDefaults {
     fn default() -> Self {
         Self { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, repetition_penalty: 1.0 }

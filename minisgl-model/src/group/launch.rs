@@ -1,6 +1,7 @@
 //! From a checkpoint and options to a running group: decides sizes, then starts one thread per rank
 //! and waits until all are ready. Knows every option; never a step.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -23,6 +24,9 @@ use crate::engine::{Engine, StepLimits};
 use crate::memory::MemoryPlan;
 use crate::weights::{Loader, SafetensorsFiles, Source};
 use crate::{Checkpoint, DTypeChoice, EngineOptions, ModelConfig, ModelError};
+
+/// More than any machine has cores.
+const MAX_CPU_THREADS: usize = 1024;
 
 /// Everything that is decided before a rank starts.
 struct Decisions {
@@ -165,12 +169,13 @@ impl RankGroup {
 }
 
 fn check_options(options: &EngineOptions) -> Result<(), ModelError> {
-    for (option, value) in [
-        ("--max-running-requests", options.max_running_requests),
-        ("--max-prefill-length", options.max_prefill_tokens),
+    for (option, value, max) in [
+        ("--max-running-requests", options.max_running_requests, 1 << 20),
+        ("--max-prefill-length", options.max_prefill_tokens, 1 << 20),
+        ("--cpu-threads", options.cpu_threads.map_or(1, NonZeroUsize::get), MAX_CPU_THREADS),
     ] {
-        if !(1..=1 << 20).contains(&value) {
-            let problem = format!("{value} is not allowed: use 1 to {}", 1 << 20);
+        if !(1..=max).contains(&value) {
+            let problem = format!("{value} is not allowed: use 1 to {max}");
             return Err(ModelError::Option { option, problem });
         }
     }
@@ -210,15 +215,17 @@ fn dtype(
         }
         (DTypeChoice::Float16, _) => Err(ModelError::Option {
             option: "--dtype",
-            problem: "there are no kernels for float16: use bfloat16 or float32".to_owned(),
+            problem: "float16 is not allowed: there are no kernels for float16; use bfloat16 or \
+                      float32"
+                .to_owned(),
         }),
     }
 }
 
 fn max_seq_len(options: &EngineOptions, config: &ModelConfig) -> Result<usize, ModelError> {
-    let longest = config.max_position_embeddings;
+    let longest = config.max_positions();
     match options.max_seq_len {
-        None => Ok(longest),
+        None => Ok(config.context_len()),
         Some(len) if (1..=longest).contains(&len) => Ok(len),
         Some(len) => Err(ModelError::Option {
             option: "--max-seq-len-override",

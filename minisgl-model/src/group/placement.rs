@@ -66,8 +66,9 @@ pub(crate) fn devices(
 }
 
 fn cpus(options: &EngineOptions) -> Result<Vec<Device>, ModelError> {
-    if options.gpus.is_some() {
-        let problem = "there are no GPUs to choose from".to_owned();
+    if let Some(gpus) = &options.gpus {
+        let gpus: Vec<String> = gpus.iter().map(usize::to_string).collect();
+        let problem = format!("{} is not allowed: the ranks are on the CPU", gpus.join(","));
         return Err(ModelError::Option { option: "--devices", problem });
     }
     let num_ranks = options.local_ranks()?.len();

@@ -254,3 +254,51 @@ fn a_broken_executor_ends_everything_and_leaves_clean_books() {
     driver.scheduler().check().unwrap();
     assert_eq!(driver.stats().usage.free, 256);
 }
+
+/// Between the publishing of a prompt that the cache has got to know meanwhile and the end of the
+/// step in flight, both copies of it are in use; pages promised to others can be short for so long.
+#[test]
+fn twins_of_cached_pages_do_not_break_promises() {
+    let config = SchedulerConfig {
+        num_pages: 100,
+        max_seq_len: 100,
+        max_prefill_tokens: 20,
+        ..Default::default()
+    };
+    for overlap in [false, true] {
+        let mut driver = driver(config, overlap);
+        let prefix: Vec<TokenId> = (0..20).collect();
+        // Ends at once and leaves the prefix in the cache, while the second computes it again.
+        let requests = [
+            sim::request(1, prefix.clone(), 1),
+            sim::request(2, [prefix, vec![30; 20]].concat(), 2),
+            // Fits only into what the cache has to give.
+            sim::request(3, vec![40; 40], 19),
+        ];
+        for request in &requests {
+            driver.add(request.clone()).unwrap();
+        }
+        let events = drain(&mut driver);
+        for request in requests {
+            let own = events.iter().filter(|event| match event {
+                Event::Token { id, .. } | Event::Finished { id, .. } => *id == request.id,
+            });
+            let own: Vec<Event> = own.cloned().collect();
+            assert_eq!(tokens(&own), sim::expected(&request, SEED, None).0, "overlap {overlap}");
+        }
+        assert_eq!(driver.stats().usage.held, 0);
+    }
+}
+
+#[test]
+fn a_first_sample_that_is_none_ends_the_request_alone() {
+    let config = SchedulerConfig::default();
+    for overlap in [false, true] {
+        let executor = SimExecutor::new(&config, SEED).with_not_finite_every(1);
+        let mut driver = Driver::new(Scheduler::new(config).unwrap(), executor, overlap);
+        driver.add(sim::request(1, vec![1, 2, 3], 5)).unwrap();
+        let events = drain(&mut driver);
+        assert!(matches!(end(&events), (FinishReason::Error(_), 0)), "{events:?}");
+        assert!(tokens(&events).is_empty() && driver.stats().usage.free == 256);
+    }
+}

@@ -2,7 +2,6 @@
 
 use std::iter;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use hyper::Response;
 use minisgl_sched::TokenId;
@@ -35,7 +34,7 @@ impl Api {
         fields.refuse("suffix", &["\"\""])?;
         let params =
             CommonParams::take(&mut fields, &self.text, logprobs, Some(DEFAULT_MAX_TOKENS))?;
-        self.counters.unknown_fields.fetch_add(fields.finish() as u64, Ordering::Relaxed);
+        self.finish(fields);
 
         let n = params.generation.n;
         let submission = self.open(n * prompts.len())?;

@@ -16,16 +16,13 @@ use crate::api::fields::Fields;
 use crate::generation::{self, GenerationParams};
 use crate::output::OutputOptions;
 use crate::stop::StopStrings;
-use crate::text::TextModel;
+use crate::text::{TextModel, or_greedy};
 
 /// Choices per prompt.
 pub(crate) const MAX_N: i64 = 16;
 const MAX_STOP_STRINGS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
 const MAX_STOP_TOKENS: usize = 128;
-
-/// Below this the most likely token is taken: dividing logits by less gains nothing.
-const MIN_TEMPERATURE: f64 = 1e-5;
 
 /// Fields that do nothing here, with the values that ask for nothing.
 const UNSUPPORTED: &[(&str, &[&str])] = &[
@@ -102,17 +99,20 @@ impl CommonParams {
         let stream = fields.flag("stream")?;
         let options: Option<StreamOptions> =
             fields.get("stream_options", "an object such as {\"include_usage\": true}")?;
+        if options.as_ref().is_some_and(|options| options.continuous_usage_stats == Some(true)) {
+            let problem = "has `continuous_usage_stats`, which is not supported by this server";
+            return Err(ApiError::field("stream_options", problem));
+        }
         if options.is_some() && !stream {
             let problem = "is only allowed with `stream`: true";
             return Err(ApiError::field("stream_options", problem));
         }
-        for (name, neutral) in UNSUPPORTED {
-            fields.refuse(name, neutral)?;
-        }
+        refuse_unsupported(fields)?;
         HARMLESS.iter().for_each(|name| fields.ignore(name));
         Ok(Self {
             generation: GenerationParams {
                 n,
+                continues: true,
                 max_tokens,
                 sampling,
                 adjustments: generation::adjustments(adjustments, &output.stop_token_ids),
@@ -124,9 +124,16 @@ impl CommonParams {
     }
 }
 
+/// Refuses what does nothing here, unless its value asks for nothing.
+pub(super) fn refuse_unsupported(fields: &mut Fields<'_>) -> Result<(), ApiError> {
+    UNSUPPORTED.iter().try_for_each(|(name, neutral)| fields.refuse(name, neutral))
+}
+
 #[derive(Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
+    /// vLLM's; refused.
+    continuous_usage_stats: Option<bool>,
 }
 
 fn sampling(
@@ -144,7 +151,7 @@ fn sampling(
     let top_k = fields.integer("top_k", -1..=i64::from(u32::MAX))?;
     let seed = fields.integer("seed", i64::MIN..=i64::MAX)?;
     Ok(SamplingParams {
-        temperature: if temperature < MIN_TEMPERATURE { 0.0 } else { temperature as f32 },
+        temperature: or_greedy(temperature as f32),
         // -1 and 0 are both "all".
         top_k: top_k.map_or(defaults.top_k, |k| k.max(0) as u32),
         top_p: (top_p as f32).max(f32::MIN_POSITIVE),

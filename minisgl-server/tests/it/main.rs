@@ -9,6 +9,7 @@
 //! - `refusals`: what is refused, and how.
 //! - `templates`: prompts, against Python's Jinja.
 //! - `lifecycle`: clients that go away, queues that are full, engines that fail, servers that stop.
+//! - `startup`: the program itself when it cannot start.
 //! - `processes`: the program itself, as several processes that are killed and stopped.
 //! - `hub`, `modelscope`: models from hubs that `mock_hub` plays, well-behaved and not.
 //! - `limits`: bytes, headers, connections; the endpoints for operators.
@@ -28,6 +29,7 @@ mod outputs;
 mod processes;
 mod refusals;
 mod server;
+mod startup;
 mod stop;
 mod templates;
 mod tokens;

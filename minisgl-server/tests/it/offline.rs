@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use minisgl_model::Checkpoint;
+use minisgl_model::{Checkpoint, EngineOptions};
 use minisgl_sched::sim::{self, SimExecutor};
 use minisgl_sched::{
     Driver, FinishReason, Request, RequestId, SamplingParams, Scheduler, SchedulerConfig,
@@ -12,11 +12,12 @@ use minisgl_server::llm::Prompt;
 use minisgl_server::template::ChatMessage;
 use minisgl_server::text::{SamplingDefaults, TextModel};
 use minisgl_server::tokenizer::AddSpecial;
-use minisgl_server::{Llm, LlmParams, ServerError};
+use minisgl_server::{Llm, LlmOptions, LlmParams, ServerError};
 use serde_json::{Value, json};
 
 use crate::fixture::{
-    EOS, VOCAB_SIZE, byte_fallback_tokenizer, byte_level_tokenizer, text_model, write_model,
+    CHAT_TEMPLATE, EOS, VOCAB_SIZE, byte_fallback_tokenizer, byte_level_tokenizer,
+    metaspace_tokenizer, text_model, write_model,
 };
 
 const SEED: u64 = 9;
@@ -156,6 +157,62 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
     assert!(llm.generate(&["abc".into()], &params).is_err());
     let params = LlmParams { max_tokens: Some(2), ..LlmParams::default() };
     assert_eq!(llm.generate(&["abc".into()], &params).unwrap().len(), 1);
+}
+
+/// SentencePiece models spell a space before each word, and their decoders take the first one off.
+#[test]
+fn a_space_after_the_prompt_stays_and_one_before_an_answer_goes() {
+    let load = |decoder: Value| {
+        let config = json!({"chat_template": CHAT_TEMPLATE});
+        load(&[("tokenizer.json", decoder), ("tokenizer_config.json", config)], None, &[])
+    };
+    for tokenizer in [byte_fallback_tokenizer(), metaspace_tokenizer()] {
+        let scheduler = SchedulerConfig::default();
+        let driver = Driver::new(
+            Scheduler::new(scheduler).unwrap(),
+            SimExecutor::new(&scheduler, SEED),
+            true,
+        );
+        let mut llm = Llm::new(driver, load(tokenizer));
+        let params = LlmParams { max_tokens: Some(1), ..LlmParams::default() };
+        let word = llm.text().tokenizer.token_id("▁the").unwrap();
+        let (bos, a) = (1, llm.text().tokenizer.token_id("▁a").unwrap());
+        let mut text_of_word = |prompt: Prompt| {
+            let mut answers = (0..4000).filter_map(|seed| {
+                let params = LlmParams { seed: Some(seed), ..params.clone() };
+                let output =
+                    llm.generate(std::slice::from_ref(&prompt), &params).unwrap().remove(0);
+                (output.token_ids == [word]).then_some(output.text)
+            });
+            answers.next().expect("some seed has it")
+        };
+        assert_eq!(text_of_word("a b".into()), " the");
+        assert_eq!(text_of_word(Prompt::Tokens(vec![bos, a])), " the");
+        // Here the text begins.
+        assert_eq!(text_of_word(Prompt::Tokens(vec![bos])), "the");
+        assert_eq!(text_of_word(vec![ChatMessage::new("user", "a")].into()), "the");
+    }
+}
+
+#[test]
+fn a_temperature_near_zero_is_greedy() {
+    let engine = EngineOptions {
+        num_pages: Some(256),
+        max_running_requests: 4,
+        max_prefill_tokens: 64,
+        ..EngineOptions::default()
+    };
+    let mut demo = Llm::load(&LlmOptions { engine, ..LlmOptions::default() }).unwrap();
+    let mut text = |temperature| {
+        let temperature = Some(temperature);
+        let params = LlmParams { max_tokens: Some(8), temperature, ..LlmParams::default() };
+        demo.generate(&["Once upon".into()], &params).unwrap().remove(0).text
+    };
+    let greedy = text(0.0);
+    assert!(!greedy.is_empty());
+    for temperature in [1e-45, 1e-30, 1e-6] {
+        assert_eq!(text(temperature), greedy, "{temperature}");
+    }
 }
 
 fn load(files: &[(&str, Value)], template: Option<&str>, eos: &[u32]) -> TextModel {

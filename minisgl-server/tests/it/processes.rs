@@ -1,8 +1,10 @@
 //! The program itself, as two and four processes on the loopback: the same answers as one, and what
 //! clients and the other processes see when one of them is killed or stopped.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -60,8 +62,14 @@ impl Log {
 
 impl Process {
     fn start(args: &[String]) -> Self {
+        Self::start_in(args, &[])
+    }
+
+    /// With more variables in its environment.
+    fn start_in(args: &[String], variables: &[(&str, String)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_minisgl"))
             .args(args)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .env("MINISGL_DIST_SECRET", "a secret of the tests")
             .env_remove("MINISGL_LOG")
             .env_remove("MINISGL_API_KEY")
@@ -123,10 +131,21 @@ struct Group {
     /// Of the server.
     address: SocketAddr,
     options: Vec<String>,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Group {
     fn start(num_nodes: usize, tp_size: usize, more: &[&str]) -> Self {
+        Self::start_in(num_nodes, tp_size, more, Vec::new())
+    }
+
+    /// With more variables in their environments.
+    fn start_in(
+        num_nodes: usize,
+        tp_size: usize,
+        more: &[&str],
+        variables: Vec<(&'static str, String)>,
+    ) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let nodes = match num_nodes {
             1 => String::new(),
@@ -141,7 +160,7 @@ impl Group {
         .collect();
         options.extend(more.iter().map(|option| (*option).to_owned()));
         let mut group =
-            Self { processes: Vec::new(), address: ([127, 0, 0, 1], 0).into(), options };
+            Self { processes: Vec::new(), address: ([127, 0, 0, 1], 0).into(), options, variables };
         for node in 0..num_nodes {
             let process = group.start_node(node);
             group.processes.push(process);
@@ -154,7 +173,7 @@ impl Group {
     fn start_node(&self, node: usize) -> Process {
         let mut args = self.options.clone();
         args.extend(["--node-rank".to_owned(), node.to_string()]);
-        Process::start(&args)
+        Process::start_in(&args, &self.variables)
     }
 
     async fn post(&self, body: &Value) -> Response {
@@ -324,5 +343,65 @@ async fn the_ranks_are_started_again_and_serve() {
     group.processes[0].signal("TERM");
     for process in &mut group.processes {
         assert!(process.end().success(), "{}", process.log.text());
+    }
+}
+
+/// The demo model as `org/demo`, in a cache as Python's tools have it.
+fn cache_with_the_demo_model(home: &Path) {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo-model");
+    let repository = home.join("hub/models--org--demo");
+    let snapshot = repository.join("snapshots/abcdef");
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::create_dir_all(repository.join("refs")).unwrap();
+    fs::write(repository.join("refs/main"), "abcdef").unwrap();
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        fs::copy(demo.join(file), snapshot.join(file)).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_are_started_again_with_the_model_that_they_had() {
+    let home = tempfile::tempdir().unwrap();
+    cache_with_the_demo_model(home.path());
+    let variables =
+        vec![("HF_HOME", home.path().display().to_string()), ("HF_HUB_OFFLINE", "1".to_owned())];
+    let options = ["--model", "org/demo", "--restart-on-failure", "--dist-timeout", "1.5"];
+    let mut group = Group::start_in(2, 2, &options, variables);
+    // By now the branch is another commit, which nobody has asked for.
+    fs::write(home.path().join("hub/models--org--demo/refs/main"), "fedcba").unwrap();
+    group.processes[0].signal("STOP");
+    group.processes[1].log.wait_for("Starting again", 0);
+    group.processes[0].signal("CONT");
+    group.processes[0].log.wait_for("API server is ready to serve again", 0);
+    assert_eq!(group.post(&questions()[0]).await.status(), 200);
+    group.processes[0].signal("TERM");
+    for process in &mut group.processes {
+        assert!(process.end().success(), "{}", process.log.text());
+    }
+}
+
+/// Also as the first process of a container, for which signals that nobody listens to do nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_end_a_download() {
+    // A hub that takes every connection and never says a word.
+    let hub = TcpListener::bind("127.0.0.1:0").unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let variables = [
+        ("HF_HOME", home.path().display().to_string()),
+        ("HF_ENDPOINT", format!("http://{}", hub.local_addr().unwrap())),
+    ];
+    let node_1 = "--tp 2 --nnodes 2 --dist-init-addr 127.0.0.1:1 --node-rank 1";
+    for (options, signal, code) in [
+        ("--port 0", "TERM", 143),
+        ("--port 0", "INT", 130),
+        (node_1, "TERM", 143),
+        ("--shell", "INT", 130),
+    ] {
+        let options = format!("--model org/demo --log-level info {options}");
+        let options: Vec<String> = options.split_whitespace().map(str::to_owned).collect();
+        let mut process = Process::start_in(&options, &variables);
+        process.log.wait_for("Looking for org/demo", 0);
+        process.signal(signal);
+        assert_eq!(process.end().code(), Some(code), "{options:?}: {}", process.log.text());
     }
 }

@@ -185,6 +185,60 @@ async fn chats_that_are_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn options_that_other_endpoints_have() {
+    let server = Server::start().await;
+    let stream = |options: Value| json!({"prompt": "a", "stream": true, "stream_options": options});
+    let chat = |field: &str, value: Value| {
+        let mut body = json!({"messages": [{"role": "user", "content": "a"}]});
+        body[field] = value;
+        body
+    };
+    let generate = |field: &str, value: Value| {
+        let mut body = json!({"prompt": "a", "max_tokens": 1});
+        body[field] = value;
+        body
+    };
+    for (path, body, param) in [
+        ("/tokenize", chat("add_generation_prompt", json!(false)), "add_generation_prompt"),
+        ("/tokenize", chat("continue_final_message", json!(true)), "continue_final_message"),
+        ("/tokenize", chat("add_special_tokens", json!(true)), "add_special_tokens"),
+        ("/tokenize", chat("return_token_strs", json!(true)), "return_token_strs"),
+        ("/tokenize", chat("tools", json!([{}])), "tools"),
+        ("/tokenize", chat("prompt", json!("a")), "messages"),
+        (COMPLETIONS, stream(json!({"continuous_usage_stats": true})), "stream_options"),
+        (COMPLETIONS, stream(json!({"include_usage": 1})), "stream_options"),
+        ("/generate", generate("temperature", json!(0.7)), "temperature"),
+        ("/generate", generate("top_k", json!(5)), "top_k"),
+        ("/generate", generate("n", json!(2)), "n"),
+        ("/generate", generate("stop", json!("x")), "stop"),
+        ("/generate", generate("stream", json!(false)), "stream"),
+        ("/generate", generate("logprobs", json!(1)), "logprobs"),
+        ("/generate", generate("tools", json!([{}])), "tools"),
+    ] {
+        let response = server.post(path, &body).await;
+        check(&response, 400, Some(param), None, &format!("{path} {body}"));
+    }
+    for (path, body) in [
+        ("/tokenize", chat("add_generation_prompt", json!(true))),
+        ("/tokenize", chat("add_special_tokens", json!(false))),
+        ("/tokenize", json!({"prompt": "a", "messages": null, "return_token_strs": false})),
+        (COMPLETIONS, stream(json!({"continuous_usage_stats": false, "include_usage": null}))),
+        (COMPLETIONS, stream(json!({"include_obfuscation": false}))),
+        ("/generate", generate("temperature", json!(0))),
+        ("/generate", generate("stream", json!(true))),
+        ("/generate", generate("model", json!(MODEL))),
+    ] {
+        assert_eq!(server.post(path, &body).await.status(), 200, "{path} {body}");
+    }
+    let body = json!({"prompt": "a", "unknown": 1});
+    assert_eq!(server.post("/tokenize", &body).await.status(), 200);
+    assert_eq!(server.metric("minisgl_unknown_fields_total").await, 1);
+    let body = generate("model", json!("other"));
+    let response = server.post("/generate", &body).await;
+    check(&response, 404, Some("model"), Some("model_not_found"), "another model");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn prompts_that_are_wrong() {
     let server = Server::start().await;
     for body in [
