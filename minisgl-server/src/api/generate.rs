@@ -22,9 +22,14 @@ use crate::tokenizer::AddSpecial;
 
 /// What the other endpoints let clients choose, with the values that are taken here.
 const FIXED: &[(&str, &[&str])] = &[
+    ("frequency_penalty", &["0"]),
+    ("logit_bias", &["{}"]),
     ("logprobs", &[]),
     ("min_p", &["0"]),
+    ("min_tokens", &["0"]),
     ("n", &["1"]),
+    ("presence_penalty", &["0"]),
+    ("repetition_penalty", &["1"]),
     ("stop", &["[]"]),
     ("stop_token_ids", &["[]"]),
     ("stream", &["true"]),

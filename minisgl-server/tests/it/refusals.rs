@@ -214,6 +214,8 @@ async fn options_that_other_endpoints_have() {
         ("/generate", generate("stream", json!(false)), "stream"),
         ("/generate", generate("logprobs", json!(1)), "logprobs"),
         ("/generate", generate("tools", json!([{}])), "tools"),
+        ("/generate", generate("presence_penalty", json!(1)), "presence_penalty"),
+        ("/generate", generate("logit_bias", json!({"1": 1})), "logit_bias"),
     ] {
         let response = server.post(path, &body).await;
         check(&response, 400, Some(param), None, &format!("{path} {body}"));
