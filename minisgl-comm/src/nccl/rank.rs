@@ -14,7 +14,7 @@ use minisgl_kernels::{DType, Device, Event, Stream, Tensor, View, ViewMut};
 use super::handle::Handle;
 use super::sys::{Comm, Functions, RawStream, SUCCESS, SUM, Status, data_type};
 use super::watchdog::Watch;
-use super::{NcclGroup, NcclTimeouts};
+use super::{NcclGroup, NcclId, NcclTimeouts};
 use crate::blocks::Block;
 use crate::call::Call;
 use crate::rendezvous::Rendezvous;
@@ -39,26 +39,26 @@ pub struct NcclRank {
 impl NcclRank {
     pub(super) fn connect(
         group: &NcclGroup,
+        id: NcclId,
         rank: usize,
         device: &Device,
     ) -> Result<Self, CommError> {
-        let NcclGroup { library, id, world_size, timeouts, rendezvous } = group;
-        let (world_size, timeouts) = (*world_size, *timeouts);
-        if rank >= world_size {
-            return Err(CommError::Root { root: rank, world_size });
+        let (timeouts, rendezvous) = (group.timeouts, &group.rendezvous);
+        if !group.ranks.contains(&rank) {
+            return Err(CommError::Rank { rank, allowed: group.ranks.clone() });
         }
         let Device::Cuda(gpu) = device else {
             return Err(CommError::Gpu { what: "NCCL", got: device.description() });
         };
         gpu.make_current()?;
-        let handle = Handle::connect(library, *id, world_size, rank, timeouts.init, rendezvous)?;
+        let handle = Handle::connect(group, id, rank)?;
         let stream = device.new_stream()?;
         let barrier = (stream, device.zeros(DType::F32, [1])?, Event::new(device)?);
         let (watch, watchdog) =
             Watch::start(rank, device, handle.clone(), rendezvous.clone(), timeouts.collective)?;
         Ok(Self {
             rank,
-            world_size,
+            world_size: group.world_size,
             handle,
             rendezvous: rendezvous.clone(),
             timeouts,
