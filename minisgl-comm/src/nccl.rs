@@ -89,6 +89,11 @@ impl NcclGroup {
         Ok(Self { library, ranks, world_size, timeouts, rendezvous })
     }
 
+    /// The ranks of this process.
+    pub fn ranks(&self) -> Range<usize> {
+        self.ranks.clone()
+    }
+
     /// Aborts the group's ranks in this process.
     pub fn abort_handle(&self) -> AbortHandle {
         AbortHandle::new(self.rendezvous.clone())
@@ -100,12 +105,7 @@ impl NcclGroup {
     /// # Errors
     /// [`CommError::Rank`] if it is no rank of this process, [`CommError::Gpu`] if `device` is not a
     /// GPU, [`CommError::Nccl`] for what NCCL says, [`CommError::Aborted`]. The group is aborted then.
-    pub fn connect(
-        &self,
-        id: NcclId,
-        rank: usize,
-        device: &Device,
-    ) -> Result<NcclRank, CommError> {
+    pub fn connect(&self, id: NcclId, rank: usize, device: &Device) -> Result<NcclRank, CommError> {
         let connected = NcclRank::connect(self, id, rank, device);
         if let Err(error) = &connected
             && !matches!(error, CommError::Aborted { .. })

@@ -1,6 +1,7 @@
 //! What node 0 and the other nodes tell each other, as bytes: numbers are little-endian, lists stand
 //! behind their lengths. Knows how plans are written; never what they mean.
 
+use minisgl_comm::nccl::NcclId;
 use minisgl_sched::{
     InputTokens, PageId, RequestId, RowId, SamplingParams, SequencePlan, StepId, StepPlan,
     TableUpdate,
@@ -17,6 +18,8 @@ pub(super) enum Message {
     Ready { rank: usize },
     /// From node 0: run this step.
     Plan(StepPlan),
+    /// From node 0: NCCL's ranks find each other by this.
+    NcclId([u8; NcclId::BYTES]),
 }
 
 impl Message {
@@ -33,6 +36,7 @@ impl Message {
             Self::Start { num_pages } => (1, *num_pages),
             Self::Ready { rank } => (2, *rank),
             Self::Plan(plan) => return Self::encode_plan(plan),
+            Self::NcclId(id) => return [&[4], &id[..]].concat(),
         };
         let mut out = Writer(vec![kind]);
         out.u64(number as u64);
@@ -47,6 +51,7 @@ impl Message {
             1 => Self::Start { num_pages: bytes.size()? },
             2 => Self::Ready { rank: bytes.size()? },
             3 => Self::Plan(bytes.plan()?),
+            4 => Self::NcclId(bytes.array()?),
             _ => return None,
         };
         bytes.0.is_empty().then_some(message)
