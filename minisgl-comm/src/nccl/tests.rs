@@ -1,5 +1,7 @@
 //! What is not NCCL, and NCCL where this machine has it. Collectives need GPUs.
 
+mod pretended;
+
 use std::path::PathBuf;
 
 use minisgl_kernels::cuda::{LibraryInfo, LibrarySearch, find_nccl};

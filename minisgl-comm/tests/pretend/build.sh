@@ -1,19 +1,21 @@
 #!/bin/sh
 # Builds a driver, cuBLASLt, an NCCL and a kernels library for GPUs that are not there.
 #
-#   build.sh FOLDER [-DNAME=VALUE ..]   definitions are for nccl.c, which lists them
+#   build.sh all|nccl FOLDER [-DNAME=VALUE ..]   definitions are for nccl.c, which lists them
 #
+# NCCL meets in FOLDER, and nccl.log there has a line for each communicator that is made or aborted.
 # With LD_LIBRARY_PATH=FOLDER, MINISGL_NCCL_SO=FOLDER/libnccl.so.2 and
 # MINISGL_KERNELS=FOLDER/libminisgl_kernels.so a program takes them for real.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-folder=$1
-shift
+what=$1 folder=$2
+shift 2
 compile="${CC:-cc} -std=c11 -O1 -shared -fPIC -pthread"
 mkdir -p "$folder"
 cd "$folder"
 
-$compile -o libnccl.so.2 "$@" "$here/nccl.c" -ldl
+$compile -o libnccl.so.2 "-DFOLDER=\"$PWD\"" "$@" "$here/nccl.c" -ldl
+if [ "$what" = nccl ]; then exit; fi
 $compile -o libcuda.so "$here/cuda.c"
 ln -sf libcuda.so libcuda.so.1
 ln -sf libcuda.so libcublasLt.so.13

@@ -7,7 +7,8 @@
  *   WITHOUT_ABORT      there is no ncclCommAbort
  *   NEVER_MEETS        ranks come together only in an abort
  *   LATER_ERROR=6      what ncclCommGetAsyncError says once the ranks have met
- *   LOG="file"         gets a line for each communicator that is made or aborted */
+ *   ERROR_FILE="file"  .. and this file is there
+ *   FOLDER="folder"    where the files are, and nccl.log, which says what became of communicators */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -56,15 +57,11 @@ typedef struct {
 } Work;
 
 static void note(const char *what, int rank) {
-#ifdef LOG
-    FILE *log = fopen(LOG, "a");
+    FILE *log = fopen(FOLDER "/nccl.log", "a");
     if (log) {
         fprintf(log, "%s %d\n", what, rank);
         fclose(log);
     }
-#else
-    (void)what, (void)rank;
-#endif
 }
 
 int ncclGetVersion(int *version) { *version = VERSION; return OK; }
@@ -77,9 +74,8 @@ int ncclGroupEnd(void) { return OK; }
 
 /* The name of a file that nobody else has. */
 int ncclGetUniqueId(Id *id) {
-    const char *folder = getenv("TMPDIR");
     memset(id, 0, sizeof *id);
-    snprintf(id->bytes, sizeof id->bytes, "%s/pretended-nccl-XXXXXX", folder ? folder : "/tmp");
+    snprintf(id->bytes, sizeof id->bytes, FOLDER "/id-XXXXXX");
     int file = mkstemp(id->bytes);
     if (file < 0 || ftruncate(file, sizeof(Shared))) return SYSTEM;
     close(file);
@@ -105,6 +101,16 @@ int ncclCommInitRankConfig(Comm **out, int world_size, Id id, int rank, void *co
     return IN_PROGRESS;
 }
 
+static int later_error(void) {
+#ifndef LATER_ERROR
+    return OK;
+#elif defined(ERROR_FILE)
+    return access(ERROR_FILE, F_OK) ? OK : LATER_ERROR;
+#else
+    return LATER_ERROR;
+#endif
+}
+
 int ncclCommGetAsyncError(Comm *comm, int *status) {
 #ifdef NEVER_MEETS
     *status = IN_PROGRESS;
@@ -114,11 +120,7 @@ int ncclCommGetAsyncError(Comm *comm, int *status) {
     if (atomic_load(&shared->joined) < comm->world_size) *status = IN_PROGRESS;
     else if (atomic_load(&shared->gone)) *status = REMOTE;
     else if (atomic_exchange(&comm->busy, 0)) *status = IN_PROGRESS;
-#ifdef LATER_ERROR
-    else *status = LATER_ERROR;
-#else
-    else *status = OK;
-#endif
+    else *status = later_error();
     return OK;
 }
 
