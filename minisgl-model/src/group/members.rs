@@ -83,8 +83,10 @@ pub(super) fn load_nccl(
     let info = find_nccl(&options.libraries).map_err(minisgl_kernels::Error::Unavailable)?;
     let library = NcclLibrary::load(&info)?;
     if shares && !library.can_share_gpus() {
-        let problem =
-            format!("NCCL {} refuses ranks that share a GPU: 2.30 can", library.version());
+        let problem = format!(
+            "names a GPU for several ranks, which NCCL {} refuses: 2.30 or later is needed",
+            library.version()
+        );
         return Err(ModelError::Option { option: "--devices", problem });
     }
     Ok(Some(library))

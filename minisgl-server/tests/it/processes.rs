@@ -17,14 +17,17 @@ const COMPLETIONS: &str = "/v1/completions";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One process of a group.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    log: Log,
+    pub(crate) log: Log,
 }
+
+/// Variables of a process's environment.
+pub(crate) type Variables = Vec<(&'static str, String)>;
 
 /// What a process has said so far, line by line.
 #[derive(Clone, Default)]
-struct Log(Arc<(Mutex<Lines>, Condvar)>);
+pub(crate) struct Log(Arc<(Mutex<Lines>, Condvar)>);
 
 #[derive(Default)]
 struct Lines {
@@ -34,7 +37,7 @@ struct Lines {
 
 impl Log {
     /// Waits for a line with `text` in it, after the first `skip` such lines.
-    fn wait_for(&self, text: &str, skip: usize) -> String {
+    pub(crate) fn wait_for(&self, text: &str, skip: usize) -> String {
         let (lines, changed) = &*self.0;
         let deadline = Instant::now() + PATIENCE;
         let mut lines = lines.lock().unwrap();
@@ -53,18 +56,19 @@ impl Log {
         }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.0.0.lock().unwrap().lines.join("\n")
     }
 }
 
 impl Process {
-    fn start(args: &[String]) -> Self {
+    pub(crate) fn start(args: &[String], variables: &Variables) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_minisgl"))
             .args(args)
             .env("MINISGL_DIST_SECRET", "a secret of the tests")
             .env_remove("MINISGL_LOG")
             .env_remove("MINISGL_API_KEY")
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -84,13 +88,13 @@ impl Process {
         Self { child, log }
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let command = format!("kill -{signal} {}", self.child.id());
         assert!(Command::new("sh").arg("-c").arg(command).status().unwrap().success());
     }
 
     /// Waits for the end.
-    fn end(&mut self) -> ExitStatus {
+    pub(crate) fn end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -102,7 +106,7 @@ impl Process {
     }
 
     /// Waits for an end by its own decision, with a failure.
-    fn end_with_failure(&mut self) -> String {
+    pub(crate) fn end_with_failure(&mut self) -> String {
         let status = self.end();
         assert_eq!(status.code(), Some(1), "{status}:\n{}", self.log.text());
         self.log.text()
@@ -118,15 +122,25 @@ impl Drop for Process {
 }
 
 /// A group of processes with the demo model.
-struct Group {
-    processes: Vec<Process>,
+pub(crate) struct Group {
+    pub(crate) processes: Vec<Process>,
     /// Of the server.
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     options: Vec<String>,
+    variables: Variables,
 }
 
 impl Group {
     fn start(num_nodes: usize, tp_size: usize, more: &[&str]) -> Self {
+        Self::start_with(Vec::new(), num_nodes, tp_size, more)
+    }
+
+    pub(crate) fn start_with(
+        variables: Variables,
+        num_nodes: usize,
+        tp_size: usize,
+        more: &[&str],
+    ) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let nodes = match num_nodes {
             1 => String::new(),
@@ -141,7 +155,7 @@ impl Group {
         .collect();
         options.extend(more.iter().map(|option| (*option).to_owned()));
         let mut group =
-            Self { processes: Vec::new(), address: ([127, 0, 0, 1], 0).into(), options };
+            Self { processes: Vec::new(), address: ([127, 0, 0, 1], 0).into(), options, variables };
         for node in 0..num_nodes {
             let process = group.start_node(node);
             group.processes.push(process);
@@ -154,14 +168,14 @@ impl Group {
     fn start_node(&self, node: usize) -> Process {
         let mut args = self.options.clone();
         args.extend(["--node-rank".to_owned(), node.to_string()]);
-        Process::start(&args)
+        Process::start(&args, &self.variables)
     }
 
-    async fn post(&self, body: &Value) -> Response {
+    pub(crate) async fn post(&self, body: &Value) -> Response {
         request(self.address, "POST", COMPLETIONS, &[JSON], body.to_string().as_bytes()).await
     }
 
-    async fn health(&self) -> u16 {
+    pub(crate) async fn health(&self) -> u16 {
         request(self.address, "GET", "/health", &[], b"").await.status()
     }
 
@@ -283,7 +297,7 @@ async fn who_does_not_come_is_named_and_its_address_is_free_again() {
                        --dist-init-timeout 1";
         let mut args: Vec<String> = options.split_whitespace().map(str::to_owned).collect();
         args.extend(["--node-rank".to_owned(), node.to_string()]);
-        Process::start(&args)
+        Process::start(&args, &Vec::new())
     };
     let log = group(0).end_with_failure();
     assert!(
