@@ -56,6 +56,15 @@ impl Log {
         }
     }
 
+    /// Waits for the last line of a process that has ended.
+    fn wait_for_end(&self) {
+        let (lines, changed) = &*self.0;
+        let waited =
+            changed.wait_timeout_while(lines.lock().unwrap(), PATIENCE, |lines| !lines.is_closed);
+        let timed_out = waited.unwrap().1.timed_out();
+        assert!(!timed_out, "its output does not end:\n{}", self.text());
+    }
+
     pub(crate) fn text(&self) -> String {
         self.0.0.lock().unwrap().lines.join("\n")
     }
@@ -98,6 +107,7 @@ impl Process {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                self.log.wait_for_end();
                 return status;
             }
             assert!(Instant::now() < deadline, "it does not end:\n{}", self.log.text());
