@@ -61,6 +61,7 @@ pub struct NcclGroup {
     /// Of all processes.
     world_size: usize,
     timeouts: NcclTimeouts,
+    shares_gpus: bool,
     rendezvous: Arc<Rendezvous>,
 }
 
@@ -84,9 +85,18 @@ impl NcclGroup {
             let rank = ranks.end.saturating_sub(1).max(ranks.start);
             return Err(CommError::Rank { rank, allowed: 0..world_size });
         }
-        // Used for aborts alone: NCCL's own calls are the meetings.
-        let rendezvous = Arc::new(Rendezvous::new(1, 0));
-        Ok(Self { library, ranks, world_size, timeouts, rendezvous })
+        // For aborts; the meetings are NCCL's own calls, but for ranks that share a GPU.
+        let rendezvous = Arc::new(Rendezvous::new(ranks.len(), ranks.start));
+        Ok(Self { library, ranks, world_size, timeouts, shares_gpus: false, rendezvous })
+    }
+
+    /// For ranks of this process that share a GPU. There a kernel that waits for another rank would
+    /// wait for ever if that rank's thread waits for all work of the GPU, as it does to free memory.
+    /// So in a barrier the ranks of this process first meet without the GPU, and what waits for all
+    /// of its work must be done before one.
+    #[must_use]
+    pub fn with_shared_gpus(self) -> Self {
+        Self { shares_gpus: true, ..self }
     }
 
     /// The ranks of this process.

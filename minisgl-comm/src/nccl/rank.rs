@@ -27,6 +27,8 @@ const POLL: Duration = Duration::from_micros(50);
 pub struct NcclRank {
     rank: usize,
     world_size: usize,
+    /// This rank's number among those of this process, if they have to meet without the GPU first.
+    meets_as: Option<usize>,
     handle: Arc<Handle>,
     rendezvous: Arc<Rendezvous>,
     timeouts: NcclTimeouts,
@@ -59,6 +61,7 @@ impl NcclRank {
         Ok(Self {
             rank,
             world_size: group.world_size,
+            meets_as: group.shares_gpus.then_some(rank - group.ranks.start),
             handle,
             rendezvous: rendezvous.clone(),
             timeouts,
@@ -159,6 +162,9 @@ impl NcclRank {
 
     /// A sum of one number, waited for: done when all have come.
     fn try_barrier(&self) -> Result<(), CommError> {
+        if let Some(rank) = self.meets_as {
+            self.rendezvous.meet(rank, Call::Barrier)?;
+        }
         let mut barrier = self.barrier.borrow_mut();
         let (stream, number, event) = &mut *barrier;
         self.try_all_reduce(stream, number.view_mut())?;

@@ -113,6 +113,8 @@ pub(super) fn nccl_members(
     devices: &[Device],
     peers: Option<&PeerSetup>,
 ) -> Vec<Member> {
+    let group = group.clone();
+    let group = if share_a_gpu(devices) { group.with_shared_gpus() } else { group };
     let member = |(rank, device): (usize, &Device)| {
         let (group, device, peers) = (group.clone(), device.clone(), peers.cloned());
         let abort = group.abort_handle();
