@@ -8,6 +8,7 @@
  *   NEVER_MEETS        ranks come together only in an abort
  *   LATER_ERROR=6      what ncclCommGetAsyncError says once the ranks have met
  *   ERROR_FILE="file"  .. and this file is there
+ *   ERROR_RANK=1       .. to this rank alone
  *   FOLDER="folder"    where the files are, and nccl.log, which says what became of communicators */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -101,13 +102,18 @@ int ncclCommInitRankConfig(Comm **out, int world_size, Id id, int rank, void *co
     return IN_PROGRESS;
 }
 
-static int later_error(void) {
-#ifndef LATER_ERROR
-    return OK;
-#elif defined(ERROR_FILE)
-    return access(ERROR_FILE, F_OK) ? OK : LATER_ERROR;
-#else
+static int later_error(int rank) {
+    (void)rank;
+#ifdef ERROR_RANK
+    if (rank != ERROR_RANK) return OK;
+#endif
+#ifdef ERROR_FILE
+    if (access(ERROR_FILE, F_OK)) return OK;
+#endif
+#ifdef LATER_ERROR
     return LATER_ERROR;
+#else
+    return OK;
 #endif
 }
 
@@ -120,7 +126,7 @@ int ncclCommGetAsyncError(Comm *comm, int *status) {
     if (atomic_load(&shared->joined) < comm->world_size) *status = IN_PROGRESS;
     else if (atomic_load(&shared->gone)) *status = REMOTE;
     else if (atomic_exchange(&comm->busy, 0)) *status = IN_PROGRESS;
-    else *status = later_error();
+    else *status = later_error(comm->rank);
     return OK;
 }
 
