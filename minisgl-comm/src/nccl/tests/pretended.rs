@@ -47,6 +47,20 @@ impl Machine {
         self.0.join("libnccl.so.2")
     }
 
+    /// Starts this test program again, for `test` alone.
+    fn start(&self, test: &str, node: &str, id: &Path) -> std::process::Child {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("nccl::tests::pretended::{test}"), "--ignored"])
+            .env("LD_LIBRARY_PATH", &self.0)
+            .env("MINISGL_NCCL_SO", self.nccl())
+            .env("MINISGL_KERNELS", self.0.join("libminisgl_kernels.so"))
+            .env(NODE, node)
+            .env(ID_FILE, id)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
     fn load(&self) -> Result<Arc<NcclLibrary>, CommError> {
         let version = "0".to_owned();
         NcclLibrary::load(&LibraryInfo { path: Some(self.nccl()), version })
@@ -248,46 +262,53 @@ fn ranks_of_two_processes_sum_gather_and_broadcast_and_again_in_a_graph() {
     let id = machine.0.join("id");
     let bytes = NcclId::new(&machine.load().unwrap()).unwrap().to_bytes();
     std::fs::write(&id, bytes).unwrap();
-    let nodes = [0, 1].map(|node| {
-        Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "nccl::tests::pretended::one_process", "--ignored"])
-            .env("LD_LIBRARY_PATH", &machine.0)
-            .env("MINISGL_NCCL_SO", machine.nccl())
-            .env("MINISGL_KERNELS", machine.0.join("libminisgl_kernels.so"))
-            .env(NODE, node.to_string())
-            .env(ID_FILE, &id)
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap()
-    });
-    for node in nodes {
-        let output = node.wait_with_output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    }
+    let nodes = [0, 1].map(|node| machine.start("one_process", &node.to_string(), &id));
+    nodes.into_iter().for_each(end);
 }
 
-/// Two ranks of four, on two GPUs.
 #[test]
-#[ignore = "a part of the test above, which starts it"]
-fn one_process() {
+fn a_collective_that_hangs_is_ended_by_the_watchdog() {
+    let machine = Machine::with("all", "hangs", &[]);
+    let id = machine.0.join("id");
+    let bytes = NcclId::new(&machine.load().unwrap()).unwrap().to_bytes();
+    std::fs::write(&id, bytes).unwrap();
+    end(machine.start("one_process_that_hangs", "0", &id));
+    assert_eq!(machine.noted(), ["aborted 0", "aborted 1", "made 0", "made 1"]);
+}
+
+fn end(process: std::process::Child) {
+    let output = process.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// What a process is told: the number of its node, the id of the group, and the libraries.
+fn told() -> (usize, NcclId, PathBuf, Arc<NcclLibrary>, CudaLibraries) {
     let path = |name| std::env::var_os(name).map(PathBuf::from);
     let search = LibrarySearch {
         nccl: path("MINISGL_NCCL_SO"),
         kernels: path("MINISGL_KERNELS"),
         ..LibrarySearch::default()
     };
-    let node: usize = std::env::var(NODE).unwrap().parse().unwrap();
+    let node = std::env::var(NODE).unwrap().parse().unwrap();
     let id_file = path(ID_FILE).unwrap();
-    let (id, folder) = (std::fs::read(&id_file).unwrap(), id_file.parent().unwrap());
-    let id = NcclId::from_bytes(id.try_into().unwrap());
+    let id = NcclId::from_bytes(std::fs::read(&id_file).unwrap().try_into().unwrap());
     let library = NcclLibrary::load(&find_nccl(&search).unwrap()).unwrap();
+    let folder = id_file.parent().unwrap().to_owned();
+    (node, id, folder, library, CudaLibraries::load(&search).unwrap())
+}
+
+/// Two ranks of four, on two GPUs.
+#[test]
+#[ignore = "a part of the test above, which starts it"]
+fn one_process() {
+    let (node, id, folder, library, gpus) = told();
     let ranks = 2 * node..2 * node + 2;
     let group = &group(&library, ranks.clone(), 4);
-    let gpus = CudaLibraries::load(&search).unwrap();
     thread::scope(|scope| {
         for (gpu, rank) in ranks.enumerate() {
             let device = Device::cuda(gpu, &gpus).unwrap();
+            let folder = &folder;
             scope.spawn(move || {
                 let connected = group.connect(id, rank, &device).unwrap();
                 collectives(&connected, &device);
@@ -301,6 +322,38 @@ fn one_process() {
         }
     });
     assert!(group.abort_handle().reason().unwrap().contains("left the group"));
+}
+
+/// Two ranks, one of which does not come to the sum.
+#[test]
+#[ignore = "a part of the test above, which starts it"]
+fn one_process_that_hangs() {
+    let (_, id, _, library, gpus) = told();
+    let timeouts = NcclTimeouts { collective: Duration::from_millis(300), ..LONG };
+    let group = &NcclGroup::new(library, 0..2, 2, timeouts).unwrap();
+    let open = |gpu| Device::cuda(gpu, &gpus).unwrap();
+    let expected = "rank 0: a collective takes longer than 0.3 s";
+    thread::scope(|scope| {
+        let devices = [open(0), open(1)];
+        for (rank, device) in devices.into_iter().enumerate() {
+            scope.spawn(move || {
+                let connected = group.connect(id, rank, &device).unwrap();
+                let stream = device.new_stream().unwrap();
+                let mut data = device.zeros(DType::F32, [4]).unwrap();
+                if rank == 0 {
+                    connected.all_reduce(&stream, data.view_mut()).unwrap();
+                    stream.synchronize().unwrap();
+                }
+                while group.abort_handle().reason().is_none() {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                match connected.barrier() {
+                    Err(CommError::Aborted { reason }) => assert_eq!(&*reason, expected),
+                    other => panic!("{other:?}"),
+                }
+            });
+        }
+    });
 }
 
 fn collectives(rank: &NcclRank, device: &Device) {
