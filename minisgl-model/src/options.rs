@@ -18,7 +18,7 @@ use crate::ModelError;
 pub struct EngineOptions {
     /// Where to compute.
     pub device: DeviceChoice,
-    /// Which GPU each rank uses, by the driver's numbers; the first ones if not given.
+    /// Which GPU each rank of this process uses, by the driver's numbers; the first ones if not given.
     pub gpus: Option<Vec<usize>>,
     /// How GPUs sum.
     pub all_reduce: AllReduceChoice,
@@ -26,6 +26,9 @@ pub struct EngineOptions {
     pub init_timeout: Duration,
     /// How long one of NCCL's collectives may take.
     pub nccl_timeout: Duration,
+    /// Whether NCCL is told that ranks may share a GPU, by `NCCL_MULTI_RANK_GPU_ENABLE=1`. It reads
+    /// that variable itself.
+    pub nccl_shares_gpus: bool,
     /// Where the fastest GEMM algorithms of a GPU are kept; they are not measured if not given.
     pub gemm_cache: Option<PathBuf>,
     /// Where the CUDA libraries are looked for.
@@ -69,6 +72,7 @@ impl Default for EngineOptions {
             all_reduce: AllReduceChoice::Auto,
             init_timeout: Duration::from_secs(120),
             nccl_timeout: Duration::from_secs(600),
+            nccl_shares_gpus: false,
             gemm_cache: None,
             libraries: LibrarySearch::default(),
             cpu_threads: None,
@@ -122,11 +126,12 @@ pub enum DeviceChoice {
 /// How GPUs sum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AllReduceChoice {
-    /// Small arrays through peer memory if there is access to it, large ones through NCCL.
+    /// Small arrays through peer memory if there is access to it, which takes one process; all others
+    /// through NCCL.
     Auto,
     /// NCCL alone.
     Nccl,
-    /// As `Auto`, or an error without peer access.
+    /// As `Auto` in one process, or an error without peer access.
     P2p,
 }
 

@@ -196,10 +196,12 @@ pub(crate) struct ServeArgs {
     /// Where to compute: auto, cpu, cuda
     #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Machine")]
     pub(crate) device: DeviceChoice,
-    /// Which GPU each rank uses, by the driver's numbers; one named twice is shared [default: 0,1,..]
+    /// Which GPU each rank of this node uses, by the driver's numbers; one named twice is shared
+    /// [default: 0,1,..]
     #[arg(long, value_name = "N,N,..", value_delimiter = ',', help_heading = "Machine")]
     pub(crate) devices: Option<Vec<usize>>,
-    /// How GPUs sum: auto (small arrays through each other's memory, large ones through NCCL), nccl, p2p
+    /// How GPUs sum: auto (small arrays through each other's memory, large ones and those of several
+    /// nodes through NCCL), nccl, p2p
     #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Machine")]
     pub(crate) all_reduce: AllReduceChoice,
     /// Seconds that one of NCCL's collectives may take before the group counts as broken

@@ -11,7 +11,7 @@ use minisgl_model::EngineOptions;
 use minisgl_sched::PageSize;
 
 use crate::args::{ModelSource, ServeArgs};
-use crate::doctor::library_search;
+use crate::doctor::{library_search, nccl_shares_gpus};
 
 /// Tokenizing threads beyond this only fight for cores.
 const MAX_TOKENIZERS: usize = 64;
@@ -150,6 +150,7 @@ impl Config {
                 gpus: args.devices,
                 all_reduce: args.all_reduce,
                 nccl_timeout: Duration::from_secs(args.nccl_timeout),
+                nccl_shares_gpus: nccl_shares_gpus(),
                 init_timeout: Duration::from_secs_f64(args.nodes.dist_init_timeout),
                 gemm_cache: gemm_cache(),
                 libraries: library_search(),

@@ -13,8 +13,8 @@ use minisgl_kernels::convert::CheckpointDType;
 use minisgl_kernels::{DType, Device};
 use minisgl_sched::SchedulerConfig;
 
-use super::members::{Member, check_all_reduce, members};
-use super::nodes::{JoinedNode, OtherNodes};
+use super::members::{Member, check_all_reduce, load_nccl, members};
+use super::nodes::{JoinedNode, OtherNodes, Unheard};
 use super::placement::{self, RankSetup};
 use super::worker::{Progress, RankThread, Report};
 use super::{EngineLimits, LaunchObserver, RankGroup, Worker};
@@ -68,10 +68,7 @@ impl RankGroup {
         let devices = placement::devices(options, observer)?;
         check_all_reduce(&devices, options, observer)?;
         observer.initializing(options.tp_size.get(), matches!(devices[0], Device::Cuda(_)));
-        if options.nodes.is_some() && matches!(devices[0], Device::Cuda(_)) {
-            let problem = "several nodes compute on CPUs only so far: add --device cpu".to_owned();
-            return Err(ModelError::Option { option: "--nnodes", problem });
-        }
+        let nccl = load_nccl(&devices, options)?;
         let dtype = dtype(options.dtype, config.dtype, &devices[0], observer)?;
         let max_seq_len = max_seq_len(options, &config)?;
         let limits = StepLimits {
@@ -94,7 +91,7 @@ impl RankGroup {
             ("--attn", ranks[0].attention.to_string()),
             ("--cuda-graph-max-bs", format!("{graph_sizes:?}")),
         ];
-        let mut nodes = JoinedNode::join(checkpoint, options, &decided)?;
+        let mut nodes = JoinedNode::join(checkpoint, options, &decided, nccl.clone())?;
         if let Some(nodes) = &mut nodes {
             let page_bytes = memory.kv_bytes / memory.num_pages;
             memory.num_pages = nodes.agree(memory.num_pages)?;
@@ -151,7 +148,15 @@ impl RankGroup {
             graph_sizes: graph_sizes.clone(),
             gemm_cache: options.gemm_cache.clone(),
         };
-        let started = start(Arc::new(decisions), ranks, nodes, builder(), options, observer)?;
+        let devices: Vec<Device> = ranks.iter().map(|rank| rank.device.clone()).collect();
+        let (members, unheard) = match nodes {
+            None => (members(&devices, options, nccl, observer)?, None),
+            Some(nodes) => {
+                let (members, unheard) = nodes.into_parts(&devices)?;
+                (members, Some(unheard))
+            }
+        };
+        let started = start(Arc::new(decisions), ranks, members, unheard, builder(), observer)?;
         if matches!(first_device, Device::Cuda(_)) {
             engine_limits.gpu_memory = Some(first_device.memory()?);
         }
@@ -255,24 +260,13 @@ struct Started {
 fn start(
     decisions: Arc<Decisions>,
     ranks: Vec<RankSetup>,
-    nodes: Option<JoinedNode>,
+    members: Vec<Member>,
+    unheard: Option<Unheard>,
     builder: BatchBuilder,
-    options: &EngineOptions,
     observer: &dyn LaunchObserver,
 ) -> Result<Started, ModelError> {
     let (world_size, num_local) = (ranks[0].shard.world_size, ranks.len());
     let follows = ranks[0].shard.rank > 0;
-    let (members, unheard) = match nodes {
-        None => {
-            let devices: Vec<Device> = ranks.iter().map(|rank| rank.device.clone()).collect();
-            (members(&devices, options, observer)?, None)
-        }
-        Some(nodes) => {
-            let (members, unheard) = nodes.into_parts();
-            let members = members.into_iter().map(|(comm, abort)| Member::of(comm, abort));
-            (members.collect(), Some(unheard))
-        }
-    };
     let group = members[0].abort.clone();
     let (report, reports) = channel();
     let mut workers = Vec::new();

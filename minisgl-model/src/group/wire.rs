@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use minisgl_comm::nccl::NcclId;
 use minisgl_sched::adjustment::{MAX_HELD_BACK, MAX_LOGIT_BIAS};
 use minisgl_sched::{
     Adjusting, Adjustments, FirstAdjusting, InputTokens, PageId, RequestId, RowId, SamplingParams,
@@ -20,6 +21,8 @@ pub(super) enum Message {
     Ready { rank: usize },
     /// From node 0: run this step.
     Plan(StepPlan),
+    /// From node 0: NCCL's ranks find each other by this.
+    NcclId([u8; NcclId::BYTES]),
 }
 
 impl Message {
@@ -36,6 +39,7 @@ impl Message {
             Self::Start { num_pages } => (1, *num_pages),
             Self::Ready { rank } => (2, *rank),
             Self::Plan(plan) => return Self::encode_plan(plan),
+            Self::NcclId(id) => return [&[4], &id[..]].concat(),
         };
         let mut out = Writer(vec![kind]);
         out.u64(number as u64);
@@ -50,6 +54,7 @@ impl Message {
             1 => Self::Start { num_pages: bytes.size()? },
             2 => Self::Ready { rank: bytes.size()? },
             3 => Self::Plan(bytes.plan()?),
+            4 => Self::NcclId(bytes.array()?),
             _ => return None,
         };
         bytes.0.is_empty().then_some(message)

@@ -8,6 +8,7 @@ mod files;
 mod fp8;
 mod golden;
 mod gpu; // a GPU and every way of using it against the CPU
+mod gpu_nodes; // nodes with GPUs, as processes
 mod harness;
 mod hostile;
 mod nodes;

@@ -11,6 +11,7 @@
 //! - `lifecycle`: clients that go away, queues that are full, engines that fail, servers that stop.
 //! - `startup`: the program itself when it cannot start.
 //! - `processes`: the program itself, as several processes that are killed and stopped.
+//! - `pretended_gpus`: the same on GPUs that are not there.
 //! - `hub`, `modelscope`: models from hubs that `mock_hub` plays, well-behaved and not.
 //! - `limits`: bytes, headers, connections; the endpoints for operators.
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ mod mock_hub;
 mod modelscope;
 mod offline;
 mod outputs;
+mod pretended_gpus;
 mod processes;
 mod refusals;
 mod server;

@@ -19,14 +19,17 @@ const COMPLETIONS: &str = "/v1/completions";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One process of a group.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    log: Log,
+    pub(crate) log: Log,
 }
+
+/// Variables of a process's environment.
+pub(crate) type Variables = Vec<(&'static str, String)>;
 
 /// What a process has said so far, line by line.
 #[derive(Clone, Default)]
-struct Log(Arc<(Mutex<Lines>, Condvar)>);
+pub(crate) struct Log(Arc<(Mutex<Lines>, Condvar)>);
 
 #[derive(Default)]
 struct Lines {
@@ -36,7 +39,7 @@ struct Lines {
 
 impl Log {
     /// Waits for a line with `text` in it, after the first `skip` such lines.
-    fn wait_for(&self, text: &str, skip: usize) -> String {
+    pub(crate) fn wait_for(&self, text: &str, skip: usize) -> String {
         let (lines, changed) = &*self.0;
         let deadline = Instant::now() + PATIENCE;
         let mut lines = lines.lock().unwrap();
@@ -55,24 +58,28 @@ impl Log {
         }
     }
 
-    fn text(&self) -> String {
+    /// Waits for the last line of a process that has ended.
+    fn wait_for_end(&self) {
+        let (lines, changed) = &*self.0;
+        let waited =
+            changed.wait_timeout_while(lines.lock().unwrap(), PATIENCE, |lines| !lines.is_closed);
+        let timed_out = waited.unwrap().1.timed_out();
+        assert!(!timed_out, "its output does not end:\n{}", self.text());
+    }
+
+    pub(crate) fn text(&self) -> String {
         self.0.0.lock().unwrap().lines.join("\n")
     }
 }
 
 impl Process {
-    fn start(args: &[String]) -> Self {
-        Self::start_in(args, &[])
-    }
-
-    /// With more variables in its environment.
-    fn start_in(args: &[String], variables: &[(&str, String)]) -> Self {
+    pub(crate) fn start(args: &[String], variables: &[(&'static str, String)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_minisgl"))
             .args(args)
-            .envs(variables.iter().map(|(name, value)| (name, value)))
             .env("MINISGL_DIST_SECRET", "a secret of the tests")
             .env_remove("MINISGL_LOG")
             .env_remove("MINISGL_API_KEY")
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -92,16 +99,17 @@ impl Process {
         Self { child, log }
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let command = format!("kill -{signal} {}", self.child.id());
         assert!(Command::new("sh").arg("-c").arg(command).status().unwrap().success());
     }
 
     /// Waits for the end.
-    fn end(&mut self) -> ExitStatus {
+    pub(crate) fn end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                self.log.wait_for_end();
                 return status;
             }
             assert!(Instant::now() < deadline, "it does not end:\n{}", self.log.text());
@@ -110,7 +118,7 @@ impl Process {
     }
 
     /// Waits for an end by its own decision, with a failure.
-    fn end_with_failure(&mut self) -> String {
+    pub(crate) fn end_with_failure(&mut self) -> String {
         let status = self.end();
         assert_eq!(status.code(), Some(1), "{status}:\n{}", self.log.text());
         self.log.text()
@@ -126,25 +134,24 @@ impl Drop for Process {
 }
 
 /// A group of processes with the demo model.
-struct Group {
-    processes: Vec<Process>,
+pub(crate) struct Group {
+    pub(crate) processes: Vec<Process>,
     /// Of the server.
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     options: Vec<String>,
-    variables: Vec<(&'static str, String)>,
+    variables: Variables,
 }
 
 impl Group {
     fn start(num_nodes: usize, tp_size: usize, more: &[&str]) -> Self {
-        Self::start_in(num_nodes, tp_size, more, Vec::new())
+        Self::start_with(Vec::new(), num_nodes, tp_size, more)
     }
 
-    /// With more variables in their environments.
-    fn start_in(
+    pub(crate) fn start_with(
+        variables: Variables,
         num_nodes: usize,
         tp_size: usize,
         more: &[&str],
-        variables: Vec<(&'static str, String)>,
     ) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let nodes = match num_nodes {
@@ -173,14 +180,14 @@ impl Group {
     fn start_node(&self, node: usize) -> Process {
         let mut args = self.options.clone();
         args.extend(["--node-rank".to_owned(), node.to_string()]);
-        Process::start_in(&args, &self.variables)
+        Process::start(&args, &self.variables)
     }
 
-    async fn post(&self, body: &Value) -> Response {
+    pub(crate) async fn post(&self, body: &Value) -> Response {
         request(self.address, "POST", COMPLETIONS, &[JSON], body.to_string().as_bytes()).await
     }
 
-    async fn health(&self) -> u16 {
+    pub(crate) async fn health(&self) -> u16 {
         request(self.address, "GET", "/health", &[], b"").await.status()
     }
 
@@ -302,7 +309,7 @@ async fn who_does_not_come_is_named_and_its_address_is_free_again() {
                        --dist-init-timeout 1";
         let mut args: Vec<String> = options.split_whitespace().map(str::to_owned).collect();
         args.extend(["--node-rank".to_owned(), node.to_string()]);
-        Process::start(&args)
+        Process::start(&args, &Vec::new())
     };
     let log = group(0).end_with_failure();
     assert!(
@@ -366,7 +373,7 @@ async fn ranks_are_started_again_with_the_model_that_they_had() {
     let variables =
         vec![("HF_HOME", home.path().display().to_string()), ("HF_HUB_OFFLINE", "1".to_owned())];
     let options = ["--model", "org/demo", "--restart-on-failure", "--dist-timeout", "1.5"];
-    let mut group = Group::start_in(2, 2, &options, variables);
+    let mut group = Group::start_with(variables, 2, 2, &options);
     // By now the branch is another commit, which nobody has asked for.
     fs::write(home.path().join("hub/models--org--demo/refs/main"), "fedcba").unwrap();
     group.processes[0].signal("STOP");
@@ -399,7 +406,7 @@ async fn signals_end_a_download() {
     ] {
         let options = format!("--model org/demo --log-level info {options}");
         let options: Vec<String> = options.split_whitespace().map(str::to_owned).collect();
-        let mut process = Process::start_in(&options, &variables);
+        let mut process = Process::start(&options, &variables);
         process.log.wait_for("Looking for org/demo", 0);
         process.signal(signal);
         assert_eq!(process.end().code(), Some(code), "{options:?}: {}", process.log.text());

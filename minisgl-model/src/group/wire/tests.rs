@@ -65,6 +65,7 @@ fn messages() -> Vec<Message> {
         Message::Ready { rank: 63 },
         Message::Plan(empty),
         Message::Plan(plan()),
+        Message::NcclId(std::array::from_fn(|i| i as u8)),
     ]
 }
 
