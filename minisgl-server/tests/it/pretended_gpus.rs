@@ -60,7 +60,7 @@ impl Machine {
 fn start(line: &str, machine: &Machine, more: Variables) -> Process {
     let line = format!("{OPTIONS} --num-pages 4096 --port 0 {line}");
     let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-    Process::start(&args, &machine.variables().into_iter().chain(more).collect())
+    Process::start(&args, &machine.variables().into_iter().chain(more).collect::<Vec<_>>())
 }
 
 fn end_well(group: &mut Group) {
