@@ -150,6 +150,7 @@ impl Config {
                 all_reduce: args.all_reduce,
                 nccl_timeout: Duration::from_secs(args.nccl_timeout),
                 init_timeout: Duration::from_secs_f64(args.nodes.dist_init_timeout),
+                step_timeout: Duration::from_secs_f64(args.nodes.watchdog_timeout),
                 gemm_cache: gemm_cache(),
                 libraries: library_search(),
                 cpu_threads: args.cpu_threads,

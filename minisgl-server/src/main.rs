@@ -20,6 +20,7 @@ mod restarts;
 mod shell;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("minisgl: {error:#}");
+            end_for_certain();
             ExitCode::FAILURE
         }
     }
@@ -56,4 +58,17 @@ fn run(cli: Cli) -> Result<()> {
         Mode::Follow(follow) => follow::follow(&config, follow),
         Mode::Shell(shell) => shell::run(&config, shell),
     }
+}
+
+/// How long the end of the process may take.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Ends the process even if its end hangs: a GPU's driver may wait there for a kernel that never ends.
+fn end_for_certain() {
+    let end = || {
+        std::thread::sleep(END_TIMEOUT);
+        std::process::abort();
+    };
+    // Without a thread it ends as it can.
+    let _ = std::thread::Builder::new().name("end".to_owned()).spawn(end);
 }

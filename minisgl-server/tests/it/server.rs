@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use minisgl_sched::sim::{self, SimExecutor};
 use minisgl_sched::{
@@ -40,10 +41,7 @@ impl Default for Setup {
             SchedulerConfig { num_pages: 4096, max_seq_len: 512, ..SchedulerConfig::default() };
         Self {
             scheduler,
-            engine: EngineConfig {
-                max_open_requests: 256,
-                step_timeout: EngineConfig::DEFAULT_STEP_TIMEOUT,
-            },
+            engine: EngineConfig { max_open_requests: 256, step_timeout: Duration::from_secs(300) },
             api_key: None,
             max_body_bytes: 64 << 10,
             limits: HttpLimits::default(),
