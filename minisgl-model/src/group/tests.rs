@@ -211,12 +211,19 @@ fn request(id: u64, num_tokens: u32) -> Request {
 const IN_PREFILL: usize = 1;
 const IN_DECODE: usize = 12;
 
-fn break_it(tp_size: usize, culprit: usize, fault: Fault, good_steps: usize, overlap: bool) {
+fn break_it(
+    options: EngineOptions,
+    culprit: usize,
+    fault: Fault,
+    good_steps: usize,
+    overlap: bool,
+) {
+    let tp_size = options.tp_size.get();
     let what = format!("{fault:?} of rank {culprit} of {tp_size} after {good_steps} steps");
     let trigger = Arc::new(Trigger::default());
     let release = Release(trigger.clone());
     let step_timeout = if fault == Fault::Hang { STEP_TIMEOUT } else { NEVER };
-    let options = EngineOptions { step_timeout, ..options(tp_size) };
+    let options = EngineOptions { step_timeout, ..options };
     let group = launch(&options, culprit, fault, &trigger);
     let running = group.running_ranks();
     assert_eq!(running.ranks(), (0..tp_size).collect::<Vec<_>>());
@@ -261,12 +268,60 @@ fn a_rank_that_breaks_in_a_step_ends_the_group() {
         for fault in FAULTS {
             for (tp_size, culprit) in [(1, 0), (2, 0), (2, 1), (4, 2)] {
                 for good_steps in [IN_PREFILL, IN_DECODE] {
-                    scope.spawn(move || break_it(tp_size, culprit, fault, good_steps, true));
+                    let options = options(tp_size);
+                    scope.spawn(move || break_it(options, culprit, fault, good_steps, true));
                 }
             }
-            scope.spawn(move || break_it(2, 1, fault, IN_DECODE, false));
+            scope.spawn(move || break_it(options(2), 1, fault, IN_DECODE, false));
         }
     });
+}
+
+/// Two ranks that share a GPU and sum through its memory, if the tests are to use one.
+fn on_a_gpu() -> Option<EngineOptions> {
+    let path = |name| std::env::var_os(name).map(std::path::PathBuf::from);
+    let prefixes = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(path);
+    let libraries = crate::LibrarySearch {
+        python_prefixes: prefixes.chain(["/usr/local", "/usr"].map(Into::into)).collect(),
+        kernels: path("MINISGL_KERNELS"),
+        ..Default::default()
+    };
+    path("MINISGL_TEST_CUDA").filter(|count| !count.as_os_str().is_empty()).map(|_| EngineOptions {
+        device: DeviceChoice::Cuda,
+        gpus: Some(vec![0, 0]),
+        libraries,
+        ..options(2)
+    })
+}
+
+#[test]
+fn a_rank_on_a_gpu_that_breaks_ends_the_group_whose_kernels_wait_for_it() {
+    let Some(options) = on_a_gpu() else { return };
+    for fault in FAULTS {
+        for good_steps in [IN_PREFILL, IN_DECODE] {
+            break_it(options.clone(), 1, fault, good_steps, true);
+        }
+    }
+}
+
+/// Also if no step is ever late: kernels have less patience than that.
+#[test]
+fn a_kernel_that_waits_in_vain_ends_the_group() {
+    let Some(options) = on_a_gpu() else { return };
+    let trigger = Arc::new(Trigger::default());
+    let _release = Release(trigger.clone());
+    let group = launch(&options, 1, Fault::Hang, &trigger);
+    let scheduler = Scheduler::new(group.limits().scheduler).unwrap();
+    let mut driver = Driver::new(scheduler, group, true);
+    driver.add(request(0, 5)).unwrap();
+    driver.step().unwrap();
+    trigger.arm();
+    let error = loop {
+        if let Err(error) = driver.step() {
+            break error.to_string();
+        }
+    };
+    assert!(error.contains("rank 0: a GPU has waited in vain"), "{error}");
 }
 
 #[test]

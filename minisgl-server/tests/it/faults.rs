@@ -105,28 +105,25 @@ impl Breakable {
     async fn open(&self, phase: Phase) -> Vec<Connection> {
         let mut whole = endless();
         whole["stream"] = json!(false);
-        match phase {
-            Phase::Idle => Vec::new(),
+        let stream = match phase {
+            Phase::Idle => return Vec::new(),
             Phase::Prefill => {
-                let (mut stream, long) = (endless(), vec![7; 1500]);
-                stream["prompt"] = json!(long);
-                whole["prompt"] = json!(long);
-                for body in [&mut stream, &mut whole] {
+                let mut body = endless();
+                for body in [&mut body, &mut whole] {
+                    body["prompt"] = json!(vec![7; 1500]);
                     body["max_tokens"] = json!(100);
                 }
-                let mut stream = self.group.begin(&stream).await;
+                let mut stream = self.group.begin(&body).await;
                 assert_eq!(stream.head().await.unwrap().status, 200);
-                let whole = self.group.begin(&whole).await;
-                while self.group.metric("num_running_reqs").await == 0 {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                vec![stream, whole]
+                stream
             }
-            Phase::Decode => {
-                let stream = self.group.stream().await;
-                vec![stream, self.group.begin(&whole).await]
-            }
+            Phase::Decode => self.group.stream().await,
+        };
+        let whole = self.group.begin(&whole).await;
+        while self.group.metric("num_open_reqs").await < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        vec![stream, whole]
     }
 }
 
