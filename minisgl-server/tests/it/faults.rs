@@ -35,6 +35,19 @@ enum Fault {
     Silence,
 }
 
+impl Fault {
+    /// Options with which it is noticed as it should be, and nothing else is.
+    fn timeouts(self) -> &'static str {
+        match self {
+            // At once, long before any time is up.
+            Self::Kill | Self::Cut => "--dist-timeout 600",
+            Self::Stop | Self::Silence => "--dist-timeout 3",
+            Self::Hang => "--dist-timeout 600 --watchdog-timeout 2",
+            Self::Freeze => "--watchdog-timeout 2",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
     Idle,
@@ -52,15 +65,9 @@ struct Breakable {
 }
 
 impl Breakable {
-    fn start(fault: Fault, more: &str) -> Self {
-        let (num_nodes, timeouts) = match fault {
-            // Noticed at once, long before any time is up.
-            Fault::Kill | Fault::Cut => (2, "--dist-timeout 600"),
-            Fault::Stop | Fault::Silence => (2, "--dist-timeout 3"),
-            Fault::Hang => (2, "--dist-timeout 600 --watchdog-timeout 2"),
-            Fault::Freeze => (1, "--watchdog-timeout 2"),
-        };
-        let mut setup = Setup::new(num_nodes, 2, &format!("{timeouts} {more}"));
+    fn start(fault: Fault, options: &str) -> Self {
+        let num_nodes = if fault == Fault::Freeze { 1 } else { 2 };
+        let mut setup = Setup::new(num_nodes, 2, options);
         // So that a long prompt takes a while.
         setup.max_prefill_length = 4;
         let proxy = Proxy::to(setup.listen.clone());
@@ -145,7 +152,7 @@ async fn expect_errors(mut connections: Vec<Connection>) {
 
 /// Breaks a group, and looks on until all of it has ended.
 fn break_and_end(fault: Fault, phase: Phase) {
-    let mut broken = Breakable::start(fault, "");
+    let mut broken = Breakable::start(fault, fault.timeouts());
     runtime().block_on(async {
         let connections = broken.open(phase).await;
         if !broken.break_it() {
@@ -219,9 +226,26 @@ fn connections_that_bring_nothing_end_the_group() {
     in_every_phase(Fault::Silence);
 }
 
+/// The step is not late, and the server is told to stop.
+#[test]
+fn a_server_that_is_told_to_stop_while_a_rank_hangs_ends_with_a_failure() {
+    let mut broken = Breakable::start(Fault::Freeze, "--shutdown-timeout 1");
+    runtime().block_on(async {
+        let mut connections = broken.open(Phase::Decode).await;
+        if !broken.break_it() {
+            return;
+        }
+        broken.group.processes[0].signal("TERM");
+        let text = rest(&mut connections[0]).await;
+        assert!(text.contains("\"shutting_down\"") && text.ends_with("data: [DONE]\n\n"), "{text}");
+        let log = broken.group.processes[0].end_with_failure();
+        assert!(log.contains("the threads of ranks [0, 1] do not end"), "{log}");
+    });
+}
+
 /// Breaks a group that is to come back.
 fn break_and_come_back(fault: Fault, phase: Phase) {
-    let mut broken = Breakable::start(fault, "--restart-on-failure");
+    let mut broken = Breakable::start(fault, &format!("{} --restart-on-failure", fault.timeouts()));
     runtime().block_on(async {
         let question = json!({"prompt": "What is", "max_tokens": 12, "temperature": 0,
             "ignore_eos": true});
