@@ -126,11 +126,13 @@ pub enum ModelError {
         message: String,
     },
     /// Ranks did not get on in time.
-    #[error("{what} {seconds} s{}", who_hangs(.ranks))]
+    #[error("{what} {option}, {seconds} s{}", who_hangs(.ranks))]
     Timeout {
-        /// What took too long; the sentence up to the number.
+        /// What took too long; the sentence up to how long.
         what: &'static str,
-        /// How long it may take.
+        /// The option that says how long it may take.
+        option: &'static str,
+        /// How long that is.
         seconds: f64,
         /// Ranks of this process that do not answer any more.
         ranks: Vec<usize>,

@@ -184,7 +184,8 @@ impl RankGroup {
 
     fn step_timeout_error(&self, ranks: Vec<usize>) -> ModelError {
         let seconds = self.step_timeout.as_secs_f64();
-        ModelError::Timeout { what: "a step takes longer than", seconds, ranks }
+        let (what, option) = ("a step takes longer than", "--watchdog-timeout");
+        ModelError::Timeout { what, option, seconds, ranks }
     }
 }
 

@@ -78,8 +78,8 @@ impl Launch {
         if let Err(error) = waiting.await_ready(&decisions, &reports, observer) {
             abort(&error);
             return Err(match error {
-                ModelError::Timeout { what, seconds, .. } => {
-                    ModelError::Timeout { what, seconds, ranks: workers.who_hangs() }
+                ModelError::Timeout { what, option, seconds, .. } => {
+                    ModelError::Timeout { what, option, seconds, ranks: workers.who_hangs() }
                 }
                 other => other,
             });
@@ -159,6 +159,7 @@ impl Waiting {
                 Err(RecvTimeoutError::Timeout) => {
                     return Err(ModelError::Timeout {
                         what: "loading has not got on for",
+                        option: "--dist-init-timeout",
                         seconds: self.timeout.as_secs_f64(),
                         ranks: Vec::new(),
                     });

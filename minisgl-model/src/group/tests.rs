@@ -244,7 +244,9 @@ fn break_it(
     let expected = match fault {
         Fault::Panic => format!("rank {culprit} failed: panicked: as the test wants"),
         Fault::Error => format!("rank {culprit} failed: broadcast: root is 77"),
-        Fault::Hang => format!("a step takes longer than 2 s: rank {culprit} does not answer"),
+        Fault::Hang => {
+            format!("longer than --watchdog-timeout, 2 s: rank {culprit} does not answer")
+        }
     };
     assert!(error.contains(&expected), "{what}: {error}");
     let ended = driver.fail_all(&error);
@@ -376,7 +378,9 @@ fn a_rank_that_breaks_at_the_start_fails_the_launch() {
                 (Fault::Error, "root is 77".to_owned()),
                 (
                     Fault::Hang,
-                    format!("loading has not got on for 2 s: rank {culprit} does not answer"),
+                    format!(
+                        "not got on for --dist-init-timeout, 2 s: rank {culprit} does not answer"
+                    ),
                 ),
             ] {
                 scope.spawn(move || {

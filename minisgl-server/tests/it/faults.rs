@@ -8,10 +8,11 @@
 
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::client::Connection;
@@ -102,8 +103,8 @@ impl Breakable {
         match self.fault {
             Fault::Kill | Fault::Cut => "node 1: it is gone",
             Fault::Stop | Fault::Silence => "node 1: no sign of life for 2.4 s",
-            Fault::Hang => "a step takes longer than 2 s",
-            Fault::Freeze => "a step takes longer than 2 s: rank 1 does not answer",
+            Fault::Hang => "a step takes longer than --watchdog-timeout, 2 s",
+            Fault::Freeze => "longer than --watchdog-timeout, 2 s: rank 1 does not answer",
         }
     }
 
@@ -327,4 +328,52 @@ fn a_node_that_is_lost_at_the_start_fails_the_start() {
             }
         }
     });
+}
+
+/// A folder with the demo model, whose config promises a layer that is not in its weights: then every
+/// rank fails while it loads.
+fn model_without_its_last_layer() -> tempfile::TempDir {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo-model");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(demo.join(name), folder.path().join(name)).unwrap();
+    }
+    let config = std::fs::read_to_string(demo.join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["num_hidden_layers"] = json!(7);
+    config["layer_types"] = json!(vec!["full_attention"; 7]);
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    folder
+}
+
+#[test]
+fn ranks_that_fail_while_they_load_end_all_processes() {
+    let model = model_without_its_last_layer();
+    for num_nodes in [1, 2] {
+        let (address, listen) = (free_address(), free_address());
+        let (host, port) = address.rsplit_once(':').unwrap();
+        let mut processes: Vec<Process> = (0..num_nodes)
+            .map(|node| {
+                let nodes = format!("--nnodes {num_nodes} --dist-init-addr {listen}");
+                let options = format!(
+                    "--model {} --tp 2 --node-rank {node} {} --host {host} --port {port} --cpu-threads 1 \
+                     --num-pages 4096 --restart-on-failure",
+                    model.path().display(),
+                    if num_nodes > 1 { &nodes } else { "" }
+                );
+                let args: Vec<String> = options.split_whitespace().map(str::to_owned).collect();
+                Process::start(&args)
+            })
+            .collect();
+        // A start that fails is not tried again, since it was not a failure of what had served.
+        let log = processes[0].end_with_failure();
+        assert!(log.contains("model.layers.6.") && log.contains("is missing"), "{log}");
+        for address in [address, listen] {
+            TcpListener::bind(&address).unwrap_or_else(|error| panic!("{address}: {error}"));
+        }
+        if let Some(other) = processes.get_mut(1) {
+            // It would follow a node 0 that comes back.
+            other.log.wait_for("Starting again", 0);
+        }
+    }
 }

@@ -2,8 +2,9 @@
 //! clients of it do.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -132,7 +133,7 @@ pub(crate) struct Setup {
     pub(crate) num_nodes: usize,
     pub(crate) tp_size: usize,
     /// The address of the server.
-    pub(crate) host: &'static str,
+    pub(crate) host: String,
     /// Where node 0 waits for the others.
     pub(crate) listen: String,
     /// Where the others go to, if not there.
@@ -147,11 +148,12 @@ pub(crate) struct Setup {
 impl Setup {
     /// All on this machine.
     pub(crate) fn new(num_nodes: usize, tp_size: usize, options: &str) -> Self {
+        let listen = free_address();
         Self {
             num_nodes,
             tp_size,
-            host: "127.0.0.1",
-            listen: free_address(),
+            host: host_of(&listen),
+            listen,
             via: None,
             max_prefill_length: 128,
             options: options.to_owned(),
@@ -187,9 +189,21 @@ impl Setup {
     }
 }
 
-/// An address that nobody listens on now.
+/// The address without its port.
+pub(crate) fn host_of(address: &str) -> String {
+    address.rsplit_once(':').unwrap().0.to_owned()
+}
+
+/// An address that nobody listens on now, nor will: of the loopback's many, one that no other test
+/// uses, and from which nobody calls.
 pub(crate) fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let host = match cfg!(target_os = "linux") {
+        true => [127, 1 + (process >> 8) as u8 % 250, process as u8, count],
+        false => [127, 0, 0, 1],
+    };
+    TcpListener::bind((Ipv4Addr::from(host), 0)).unwrap().local_addr().unwrap().to_string()
 }
 
 /// A group of processes with the demo model.

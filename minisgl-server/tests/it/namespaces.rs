@@ -95,7 +95,7 @@ fn on_two_machines(body: impl AsyncFnOnce(&Network, Setup) + Send) {
         within(if node == 0 { &a } else { &b }, || Process::start(&args))
     };
     let setup = Setup {
-        host: HOSTS[0],
+        host: HOSTS[0].to_owned(),
         listen: format!("{}:20000", HOSTS[0]),
         start: Box::new(start),
         ..Setup::new(2, 2, "--dist-timeout 3")
