@@ -78,7 +78,7 @@ impl JoinedNode {
         Ok(least)
     }
 
-    /// Parts for the ranks, and for [`OtherNodes::listen`].
+    /// Parts for the ranks, and for [`Unheard::listen`].
     pub(super) fn into_parts(self) -> (Members, Unheard) {
         let Self { node, ranks_per_node, links, members } = self;
         (members, Unheard { node, ranks_per_node, links })
