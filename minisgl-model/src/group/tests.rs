@@ -222,7 +222,12 @@ fn break_it(
     let what = format!("{fault:?} of rank {culprit} of {tp_size} after {good_steps} steps");
     let trigger = Arc::new(Trigger::default());
     let release = Release(trigger.clone());
-    let step_timeout = if fault == Fault::Hang { STEP_TIMEOUT } else { NEVER };
+    let step_timeout = match (fault, options.device) {
+        (Fault::Hang, DeviceChoice::Cpu) => STEP_TIMEOUT,
+        // The first steps load kernels.
+        (Fault::Hang, _) => STEP_TIMEOUT * 5,
+        _ => NEVER,
+    };
     let options = EngineOptions { step_timeout, ..options };
     let group = launch(&options, culprit, fault, &trigger);
     let running = group.running_ranks();
@@ -245,7 +250,8 @@ fn break_it(
         Fault::Panic => format!("rank {culprit} failed: panicked: as the test wants"),
         Fault::Error => format!("rank {culprit} failed: broadcast: root is 77"),
         Fault::Hang => {
-            format!("longer than --watchdog-timeout, 2 s: rank {culprit} does not answer")
+            let seconds = step_timeout.as_secs();
+            format!("longer than --watchdog-timeout, {seconds} s: rank {culprit} does not answer")
         }
     };
     assert!(error.contains(&expected), "{what}: {error}");

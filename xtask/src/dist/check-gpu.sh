@@ -124,6 +124,8 @@ for count in 1 2 4 8; do
             env MINISGL_TEST_CUDA="$count" "$model" --test-threads=1 golden:: gpu:: sampling::
     fi
 done
+check faults "ranks that break, while a GPU waits for them" \
+    env MINISGL_TEST_CUDA=1 checks/minisgl-model-faults --test-threads=1 group::
 if [ "$sanitize" = yes ]; then
     if command -v compute-sanitizer >/dev/null; then
         for tool in memcheck racecheck; do
