@@ -41,7 +41,7 @@ pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use doctor::{Finding, doctor};
 pub use error::ModelError;
-pub use group::{EngineLimits, LaunchObserver, RankGroup};
+pub use group::{EngineLimits, LaunchObserver, RankGroup, RunningRanks};
 pub use minisgl_comm::AbortHandle;
 pub use minisgl_comm::nodes::{NodeConfig, Secret};
 pub use minisgl_kernels::cuda::LibrarySearch;

@@ -22,8 +22,11 @@ pub struct EngineOptions {
     pub gpus: Option<Vec<usize>>,
     /// How GPUs sum.
     pub all_reduce: AllReduceChoice,
-    /// How long the ranks may take to come together.
+    /// How long the ranks may take to come together, and how long the loading of those of this
+    /// process may take from one sign of progress to the next.
     pub init_timeout: Duration,
+    /// How long a step may take before the group counts as broken.
+    pub step_timeout: Duration,
     /// How long one of NCCL's collectives may take.
     pub nccl_timeout: Duration,
     /// Whether NCCL is told that ranks may share a GPU, by `NCCL_MULTI_RANK_GPU_ENABLE=1`. It reads
@@ -70,7 +73,8 @@ impl Default for EngineOptions {
             device: DeviceChoice::Auto,
             gpus: None,
             all_reduce: AllReduceChoice::Auto,
-            init_timeout: Duration::from_secs(120),
+            init_timeout: Duration::from_secs(600),
+            step_timeout: Duration::from_secs(300),
             nccl_timeout: Duration::from_secs(600),
             nccl_shares_gpus: false,
             gemm_cache: None,

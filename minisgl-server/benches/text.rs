@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use minisgl_sched::{
@@ -170,7 +171,7 @@ fn engine_to_clients(criterion: &mut Criterion) {
 }
 
 fn limits(max_open_requests: usize) -> EngineConfig {
-    EngineConfig { max_open_requests, step_timeout: EngineConfig::DEFAULT_STEP_TIMEOUT }
+    EngineConfig { max_open_requests, step_timeout: Duration::from_secs(300) }
 }
 
 async fn run_clients(engine: &Engine, clients: usize) {

@@ -152,6 +152,7 @@ impl Config {
                 nccl_timeout: Duration::from_secs(args.nccl_timeout),
                 nccl_shares_gpus: nccl_shares_gpus(),
                 init_timeout: Duration::from_secs_f64(args.nodes.dist_init_timeout),
+                step_timeout: Duration::from_secs_f64(args.nodes.watchdog_timeout),
                 gemm_cache: gemm_cache(),
                 libraries: library_search(),
                 cpu_threads: args.cpu_threads,

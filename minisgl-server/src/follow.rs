@@ -9,7 +9,7 @@ use minisgl_model::{Checkpoint, RankGroup};
 use tokio::sync::oneshot;
 
 use crate::config::{Config, FollowConfig};
-use crate::launch::Signals;
+use crate::launch::{Ranks, Signals};
 use crate::logging::LoadProgress;
 use crate::model_source::resolve_model;
 use crate::restarts::Restarts;
@@ -22,7 +22,8 @@ enum End {
     Done,
     /// By a signal.
     Stopped,
-    Failed(anyhow::Error),
+    /// With the ranks, if they were ready before.
+    Failed(anyhow::Error, Option<Ranks>),
 }
 
 /// Follows node 0 until it leaves.
@@ -34,19 +35,20 @@ pub(crate) fn follow(config: &Config, follow: &FollowConfig, startup: &Startup) 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut restarts = Restarts::new(follow.restart_on_failure);
     loop {
-        let error =
+        let (error, ranks) =
             match runtime.block_on(once(config, &checkpoint, follow.shutdown_timeout, startup))? {
                 End::Done => {
                     tracing::info!("Node 0 has left");
                     return Ok(());
                 }
                 End::Stopped => return Ok(()),
-                End::Failed(error) => error,
+                End::Failed(error, ranks) => (error, ranks),
             };
         if !restarts.may_restart() {
             return Err(error);
         }
         tracing::error!("{}", whole_story(&error));
+        ranks.map_or(Ok(()), |ranks| ranks.check_replaceable())?;
         tracing::warn!("Starting again");
     }
 }
@@ -64,7 +66,9 @@ async fn once(
     let (ended, mut has_ended) = oneshot::channel();
     let serve = move || {
         let progress = LoadProgress::new();
+        let mut ranks = None;
         let ready = |group: &RankGroup| {
+            ranks = Some(Ranks::of(group));
             let limits = group.limits();
             tracing::info!(
                 "Ready to follow node 0: {} ranks in all, {} on {}",
@@ -75,7 +79,7 @@ async fn once(
         };
         let result = RankGroup::serve_node(&checkpoint, &engine, &progress, ready);
         // Nobody waits for it after a second signal.
-        let _ = ended.send(result);
+        let _ = ended.send(result.map_err(|error| (error, ranks)));
     };
     thread::Builder::new().name("follow".to_owned()).spawn(serve)?;
     let node = config.engine.nodes.as_ref().map_or(0, |nodes| nodes.node);
@@ -93,8 +97,9 @@ async fn once(
     };
     Ok(match result.context("the thread that follows node 0 panicked")? {
         Ok(()) => End::Done,
-        Err(error) => {
-            End::Failed(anyhow::Error::from(error).context(format!("node {node} has failed")))
+        Err((error, ranks)) => {
+            let error = anyhow::Error::from(error).context(format!("node {node} has failed"));
+            End::Failed(error, ranks)
         }
     })
 }

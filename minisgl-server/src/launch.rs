@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Error, Result, anyhow};
-use minisgl_model::{Checkpoint, EngineLimits, RankGroup};
+use anyhow::{Context as _, Error, Result, anyhow, ensure};
+use minisgl_model::{Checkpoint, EngineLimits, RankGroup, RunningRanks};
 use minisgl_sched::{Driver, Scheduler};
 use minisgl_server::api::{Api, ApiOptions};
 use minisgl_server::engine::{self, Engine, EngineConfig};
@@ -25,7 +25,7 @@ use crate::startup::Startup;
 /// Threads of the network side: detokenizing and writing take little, computing takes the rest.
 const MAX_NETWORK_THREADS: usize = 4;
 
-/// How long the ranks may take to end, once they are told to.
+/// How long the step that runs may take to end, and the ranks after it, once they are told to.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long answers may take to reach their clients after the engine has failed.
@@ -87,7 +87,7 @@ fn start_and_serve(
     log_limits(config, serve, group.limits(), &name);
 
     let _in_runtime = runtime.enter();
-    let (engine, ended) = start_engine(group, config, serve)?;
+    let (engine, ended, ranks) = start_engine(group, config, serve)?;
     let options = ApiOptions {
         model_name: name,
         api_key: serve.api_key.clone(),
@@ -104,7 +104,7 @@ fn start_and_serve(
     tracing::info!("API server is ready to serve on {address}");
 
     runtime.block_on(async {
-        let mut supervisor = Supervisor { engine, checkpoint, config, serve, signals };
+        let mut supervisor = Supervisor { engine, ranks, checkpoint, config, serve, signals };
         let result = supervisor.run(ended).await;
         stop.send_replace(true);
         serving.await?;
@@ -115,20 +115,63 @@ fn start_and_serve(
 /// What becomes ready when the engine has ended.
 type Ended = oneshot::Receiver<Option<Arc<str>>>;
 
-fn start_engine(group: RankGroup, config: &Config, serve: &ServeConfig) -> Result<(Engine, Ended)> {
+fn start_engine(
+    group: RankGroup,
+    config: &Config,
+    serve: &ServeConfig,
+) -> Result<(Engine, Ended, Ranks)> {
+    let ranks = Ranks::of(&group);
     let max_running = group.limits().scheduler.max_running_requests;
     let scheduler = Scheduler::new(group.limits().scheduler)?;
     let driver = Driver::new(scheduler, group, config.overlap);
     let limits = EngineConfig {
         max_open_requests: max_running.saturating_add(serve.max_queued_requests),
-        step_timeout: EngineConfig::DEFAULT_STEP_TIMEOUT,
+        step_timeout: config.engine.step_timeout,
     };
-    Ok(engine::start(driver, limits)?)
+    let (engine, ended) = engine::start(driver, limits)?;
+    Ok((engine, ended, ranks))
+}
+
+/// The threads of the ranks, which may outlive the engine if they hang.
+pub(crate) struct Ranks {
+    running: RunningRanks,
+    on_gpus: bool,
+}
+
+impl Ranks {
+    pub(crate) fn of(group: &RankGroup) -> Self {
+        let on_gpus = group.limits().gpu_memory.is_some();
+        Self { running: group.running_ranks(), on_gpus }
+    }
+
+    /// Once the engine has let go of them.
+    ///
+    /// # Errors
+    /// If there are some that do not end.
+    fn check_gone(&self) -> Result<()> {
+        let left = self.running.ranks();
+        ensure!(left.is_empty(), "the threads of ranks {left:?} do not end");
+        Ok(())
+    }
+
+    /// As [`Ranks::check_gone`], for ranks that are to be started again in this process.
+    pub(crate) fn check_replaceable(&self) -> Result<()> {
+        match self.check_gone() {
+            // Their memory is not free, and nobody waits for them.
+            Err(error) if !self.on_gpus => {
+                tracing::warn!("{error}; they are left behind");
+                Ok(())
+            }
+            // What they wait for keeps the GPU from computing anything else.
+            checked => checked.context("only a new process can have their GPUs"),
+        }
+    }
 }
 
 /// Waits for the end of a server, by a signal or a failure.
 struct Supervisor<'a> {
     engine: Engine,
+    ranks: Ranks,
     checkpoint: Checkpoint,
     config: &'a Config,
     serve: &'a ServeConfig,
@@ -148,9 +191,12 @@ impl Supervisor<'_> {
                 return Err(failure);
             }
             tracing::warn!("Starting the ranks again");
-            ended = tokio::select! {
-                restarted = restart(&self.engine, &self.checkpoint, self.config, self.serve) => restarted.context("cannot start the ranks again")?,
-                () = self.signals.next() => return Err(failure),
+            let Self { engine, ranks, checkpoint, config, serve, signals } = self;
+            (ended, self.ranks) = tokio::select! {
+                restarted = restart(engine, ranks, checkpoint, config, serve) => {
+                    restarted.context("cannot start the ranks again")?
+                }
+                () = signals.next() => return Err(failure),
             };
             tracing::info!("API server is ready to serve again");
         }
@@ -175,10 +221,14 @@ impl Supervisor<'_> {
         tracing::info!("{result}");
         engine.stop();
         // What was still open is told so.
-        let _ = tokio::time::timeout(FLUSH_TIMEOUT, all_closed(&engine)).await;
+        if tokio::time::timeout(FLUSH_TIMEOUT, all_closed(&engine)).await.is_err() {
+            // Not by the engine, which is busy with a step, perhaps for ever.
+            engine.abandon();
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, all_closed(&engine)).await;
+        }
         // Other nodes are told that this was meant.
         let _ = tokio::time::timeout(RELEASE_TIMEOUT, engine.released()).await;
-        Ok(())
+        self.ranks.check_gone()
     }
 
     /// The failure as an error, after clients have been told.
@@ -192,18 +242,20 @@ impl Supervisor<'_> {
 /// place of the old one.
 async fn restart(
     engine: &Engine,
+    ranks: &Ranks,
     checkpoint: &Checkpoint,
     config: &Config,
     serve: &ServeConfig,
-) -> Result<Ended> {
+) -> Result<(Ended, Ranks)> {
     // Their memory is needed.
     engine.released().await;
+    ranks.check_replaceable()?;
     let (checkpoint, options) = (checkpoint.clone(), config.engine.clone());
     let launch = move || RankGroup::launch(&checkpoint, &options, &LoadProgress::new());
     let group = tokio::task::spawn_blocking(launch).await??;
-    let (new, ended) = start_engine(group, config, serve)?;
+    let (new, ended, ranks) = start_engine(group, config, serve)?;
     engine.replace_by(&new);
-    Ok(ended)
+    Ok((ended, ranks))
 }
 
 async fn all_closed(engine: &Engine) {

@@ -21,6 +21,7 @@ mod shell;
 mod startup;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("minisgl: {}", whole_story(&error));
+            end_for_certain();
             ExitCode::FAILURE
         }
     }
@@ -73,4 +75,17 @@ fn run(cli: Cli) -> Result<()> {
         Mode::Follow(follow) => follow::follow(&config, follow, &startup),
         Mode::Shell(shell) => shell::run(&config, shell, &startup),
     }
+}
+
+/// How long the end of the process may take.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Ends the process even if its end hangs: a GPU's driver may wait there for a kernel that never ends.
+fn end_for_certain() {
+    let end = || {
+        std::thread::sleep(END_TIMEOUT);
+        std::process::abort();
+    };
+    // Without a thread it ends as it can.
+    let _ = std::thread::Builder::new().name("end".to_owned()).spawn(end);
 }

@@ -268,6 +268,10 @@ impl Communicator for NcclRank {
         self.or_abort(self.try_barrier())
     }
 
+    fn check(&self) -> Result<(), CommError> {
+        self.rendezvous.check()
+    }
+
     fn abort(&self, reason: &str) {
         self.rendezvous.abort(reason);
     }

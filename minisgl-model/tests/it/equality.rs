@@ -93,7 +93,7 @@ fn recorder(case: &str, dtype: DType, setting: Setting) -> (Recorder, SchedulerC
     let device = Device::cpu(NonZeroUsize::new(setting.threads).unwrap()).unwrap();
     let stream = device.new_stream().unwrap();
     let source = Source::Files(SafetensorsFiles::open(&checkpoint).unwrap());
-    let loader = Loader::new(&source, &stream, dtype, &|_| {});
+    let loader = Loader::new(&source, &stream, dtype, &|_| Ok(()));
     let shard = Shard::new(&config, 0, 1).unwrap();
     let geometry = Geometry::new(&config, &shard, dtype);
     let positions = scheduler.max_seq_len;

@@ -1,7 +1,8 @@
 //! Groups over several nodes, here in threads of one process: the same tokens as in one, and what
 //! happens when they do not fit or fall apart.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
@@ -31,9 +32,16 @@ fn node_options(
     EngineOptions { nodes: Some(nodes), ..base.clone() }
 }
 
+/// An address that nobody listens on now, nor will: of the loopback's many, one that no other test
+/// uses, and from which nobody calls.
 fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let host = match cfg!(target_os = "linux") {
+        true => [127, 1 + (process >> 8) as u8 % 250, process as u8, count],
+        false => [127, 0, 0, 1],
+    };
+    TcpListener::bind((Ipv4Addr::from(host), 0)).unwrap().local_addr().unwrap().to_string()
 }
 
 /// Runs `body` with the group of node 0, and returns how the other nodes ended.

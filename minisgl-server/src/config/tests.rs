@@ -126,6 +126,10 @@ fn nodes_that_make_no_sense_are_refused() {
         (format!("--nnodes 2 --dist-init-addr h {SECRET}"), "h is not HOST:PORT"),
         (format!("--nnodes 2 --dist-init-addr h:0 {SECRET}"), "h:0 is not HOST:PORT"),
         ("--dist-timeout 0.1".to_owned(), "--dist-timeout 0.1 is not allowed: use 0.5 to 3600"),
+        (
+            "--watchdog-timeout 0".to_owned(),
+            "--watchdog-timeout 0 is not allowed: use 0.5 to 86400",
+        ),
         ("--dist-init-timeout nan".to_owned(), "--dist-init-timeout NaN is not allowed"),
         (format!("--nnodes 2 --node-rank 1 {address} {SECRET} --shell"), "talk to node 0"),
         ("--shell --restart-on-failure".to_owned(), "--restart-on-failure is for the server"),

@@ -10,8 +10,11 @@
 //! - `templates`: prompts, against Python's Jinja.
 //! - `lifecycle`: clients that go away, queues that are full, engines that fail, servers that stop.
 //! - `startup`: the program itself when it cannot start.
-//! - `processes`: the program itself, as several processes that are killed and stopped.
-//! - `pretended_gpus`: the same on GPUs that are not there.
+//! - `processes`: the program itself, as several processes that answer as one.
+//! - `faults`: such a group, a part of which breaks: killed, stopped, cut off, hanging; `group` starts
+//!   it, `freeze` stops single threads, `proxy` cuts connections.
+//! - `namespaces`: two nodes with a network of their own each, and the cable between them.
+//! - `pretended_gpus`: such a group on GPUs that are not there.
 //! - `hub`, `modelscope`: models from hubs that `mock_hub` plays, well-behaved and not.
 //! - `limits`: bytes, headers, connections; the endpoints for operators.
 #![forbid(unsafe_code)]
@@ -19,16 +22,25 @@
 
 mod adjusted;
 mod client;
+#[cfg(target_os = "linux")]
+mod faults;
 mod fixture;
+#[cfg(target_os = "linux")]
+mod freeze;
+mod group;
 mod hub;
 mod lifecycle;
 mod limits;
 mod mock_hub;
 mod modelscope;
+#[cfg(target_os = "linux")]
+mod namespaces;
 mod offline;
 mod outputs;
 mod pretended_gpus;
 mod processes;
+#[cfg(target_os = "linux")]
+mod proxy;
 mod refusals;
 mod server;
 mod startup;

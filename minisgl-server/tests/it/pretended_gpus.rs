@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::client::{Response, request};
-use crate::processes::{Group, Process, Variables};
+use crate::group::{Group, Process, Variables, free_address};
 use crate::server::JSON;
 
 /// Libraries to take in place of those of a machine with two GPUs.
@@ -50,8 +50,8 @@ impl Drop for Machine {
 const OPTIONS: &str = "--device cuda --page-size 16 --cuda-graph-max-bs 2 --dist-timeout 1.5";
 
 impl Machine {
-    fn start(&self, num_nodes: usize, tp_size: usize, more: &[&str]) -> Group {
-        let options: Vec<&str> = OPTIONS.split(' ').chain(more.iter().copied()).collect();
+    fn start(&self, num_nodes: usize, tp_size: usize, more: &str) -> Group {
+        let options = format!("{OPTIONS} {more}");
         Group::start_with(self.variables(), num_nodes, tp_size, &options)
     }
 }
@@ -60,7 +60,12 @@ impl Machine {
 fn start(line: &str, machine: &Machine, more: Variables) -> Process {
     let line = format!("{OPTIONS} --num-pages 4096 --port 0 {line}");
     let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-    Process::start(&args, &machine.variables().into_iter().chain(more).collect::<Vec<_>>())
+    Process::start_with(&machine.variables().into_iter().chain(more).collect(), &args)
+}
+
+/// The options of one of two nodes, whose number comes next.
+fn nodes_at(address: &str) -> String {
+    format!("--tp 2 --nnodes 2 --all-reduce nccl --dist-init-addr {address} --node-rank")
 }
 
 fn end_well(group: &mut Group) {
@@ -89,7 +94,7 @@ async fn nodes_with_gpus_meet_through_nccl_serve_and_end() {
     for (num_nodes, tp_size, way) in
         [(1, 2, "nccl"), (2, 2, "auto"), (2, 4, "nccl"), (4, 8, "nccl")]
     {
-        let mut group = machine.start(num_nodes, tp_size, &["--all-reduce", way]);
+        let mut group = machine.start(num_nodes, tp_size, &format!("--all-reduce {way}"));
         serves(&group).await;
         end_well(&mut group);
         for process in &group.processes {
@@ -123,7 +128,7 @@ async fn occupy(group: &Group) -> tokio::task::JoinHandle<Response> {
 
 /// Kills or stops a node, idle or in decode steps, and looks on from the other one.
 async fn lose(machine: &Machine, node: usize, signal: &str, is_idle: bool) -> String {
-    let mut group = machine.start(2, 2, &["--all-reduce", "nccl"]);
+    let mut group = machine.start(2, 2, "--all-reduce nccl");
     let asking = if is_idle { None } else { Some(occupy(&group).await) };
     assert_eq!(group.health().await, 200);
     group.processes[node].signal(signal);
@@ -157,7 +162,7 @@ async fn an_error_of_nccl_on_an_idle_node_ends_both_with_the_reason() {
     let file = std::env::temp_dir().join(format!("minisgl-gpus-{}-now", std::process::id()));
     let defined = format!("-DERROR_FILE=\"{}\"", file.display());
     let machine = Machine::new("error", &["-DLATER_ERROR=2", "-DERROR_RANK=1", &defined]);
-    let mut group = machine.start(2, 2, &["--all-reduce", "nccl"]);
+    let mut group = machine.start(2, 2, "--all-reduce nccl");
     serves(&group).await;
     std::fs::write(&file, "").unwrap();
     let logs = [0, 1].map(|node| group.processes[node].end_with_failure());
@@ -169,7 +174,7 @@ async fn an_error_of_nccl_on_an_idle_node_ends_both_with_the_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_lost_while_nccl_meets_is_named() {
     let machine = Machine::new("meet", &["-DNEVER_MEETS"]);
-    let nodes = "--tp 2 --nnodes 2 --all-reduce nccl --dist-init-addr 127.0.0.1:29419 --node-rank";
+    let nodes = nodes_at(&free_address());
     let mut processes = [0, 1].map(|node| start(&format!("{nodes} {node}"), &machine, Vec::new()));
     let log = machine.0.join("nccl.log");
     let both = || std::fs::read_to_string(&log).is_ok_and(|log| log.lines().count() == 2);
@@ -185,17 +190,17 @@ async fn a_node_that_is_lost_while_nccl_meets_is_named() {
 async fn nodes_with_other_versions_of_nccl_or_without_gpus_are_named() {
     let here = Machine::new("here", &[]);
     let there = Machine::new("there", &["-DVERSION=23004"]);
-    let nodes = "--tp 2 --nnodes 2 --all-reduce nccl --dist-init-addr 127.0.0.1:29421 --node-rank";
+    let nodes = nodes_at(&free_address());
     let version = "node 1 differs from node 0: NCCL is 2.30.4 there and 2.28.9 on node 0";
     let device = "device is CPU there and GPU on node 0";
     let cpu = format!("--device cpu {}", nodes.replace("nccl", "auto"));
-    for (line, machine, what) in [(nodes, &there, version), (&cpu, &here, device)] {
+    for (line, machine, what) in [(&nodes, &there, version), (&cpu, &here, device)] {
         let mut node_0 = start(&format!("{nodes} 0"), &here, Vec::new());
         // The last of two options counts.
         let line = format!("{OPTIONS} --port 0 {line} 1");
         let line = line.replacen("--device cuda ", "", usize::from(line.contains("--device cpu")));
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let mut node_1 = Process::start(&args, &machine.variables());
+        let mut node_1 = Process::start_with(&machine.variables(), &args);
         for log in [node_0.end_with_failure(), node_1.end_with_failure()] {
             assert!(log.contains(what), "{what} is not in:\n{log}");
         }
@@ -207,7 +212,7 @@ async fn ways_to_sum_that_there_are_not_are_refused_and_nccl_of_2_30_shares_a_gp
     let old = Machine::new("old", &[]);
     let new = Machine::new("new", &["-DVERSION=23004"]);
     let enabled = || vec![("NCCL_MULTI_RANK_GPU_ENABLE", "1".to_owned())];
-    let nodes = "--nnodes 2 --dist-init-addr 127.0.0.1:29423";
+    let nodes = format!("--nnodes 2 --dist-init-addr {}", free_address());
     for (line, machine, more, what) in [
         (
             format!("--tp 2 {nodes} --all-reduce p2p"),
@@ -240,8 +245,7 @@ async fn ways_to_sum_that_there_are_not_are_refused_and_nccl_of_2_30_shares_a_gp
     }
     let variables = new.variables().into_iter().chain(enabled()).collect();
     let shared = "--device cuda --devices 0,0 --all-reduce nccl --page-size 16";
-    let options: Vec<&str> = shared.split(' ').collect();
-    let mut group = Group::start_with(variables, 1, 2, &options);
+    let mut group = Group::start_with(variables, 1, 2, shared);
     serves(&group).await;
     end_well(&mut group);
     let log = std::fs::read_to_string(new.0.join("nccl.log")).unwrap();

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use minisgl_model::{DeviceChoice, EngineOptions};
 use minisgl_sched::sim::{self, SimExecutor};
@@ -44,10 +45,7 @@ impl Default for Setup {
             SchedulerConfig { num_pages: 4096, max_seq_len: 512, ..SchedulerConfig::default() };
         Self {
             scheduler,
-            engine: EngineConfig {
-                max_open_requests: 256,
-                step_timeout: EngineConfig::DEFAULT_STEP_TIMEOUT,
-            },
+            engine: EngineConfig { max_open_requests: 256, step_timeout: Duration::from_secs(300) },
             api_key: None,
             max_body_bytes: 64 << 10,
             limits: HttpLimits::default(),
