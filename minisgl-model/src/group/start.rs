@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use minisgl_cache::KvPool;
+use minisgl_comm::CommError;
 use minisgl_kernels::Device;
 
 use super::launch::{Decisions, Launch};
@@ -22,6 +23,9 @@ use crate::decoder::Decoder;
 use crate::engine::Engine;
 use crate::weights::{Loader, Source};
 use crate::{EngineOptions, ModelError};
+
+/// How long the rank that is at fault is waited for once another one has failed because of it.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Launch {
     /// Starts the threads and waits until all ranks are ready: those of all nodes on node 0, and its
@@ -155,7 +159,7 @@ impl Waiting {
                     self.local.remove(&rank);
                     observer.rank_ready(rank, self.world_size);
                 }
-                Ok(Report::Failed { error, .. }) => return Err(error),
+                Ok(Report::Failed { error, .. }) => return Err(cause(error, reports)),
                 Err(RecvTimeoutError::Timeout) => {
                     return Err(ModelError::Timeout {
                         what: "loading has not got on for",
@@ -172,6 +176,23 @@ impl Waiting {
         }
         Ok(())
     }
+}
+
+/// Why a rank has failed that says `error`: if that is the abort by another rank, which may be heard
+/// before the other one's own report, what the other one says.
+fn cause(error: ModelError, reports: &Receiver<Report>) -> ModelError {
+    let is_echo = |error: &ModelError| matches!(error, ModelError::Comm(CommError::Aborted { .. }));
+    let deadline = Instant::now() + ECHO_TIMEOUT;
+    while is_echo(&error) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match reports.recv_timeout(left) {
+            Ok(Report::Failed { error: other, .. }) if !is_echo(&other) => return other,
+            Ok(_) => {}
+            // All have said what they know, or it was another node.
+            Err(_) => break,
+        }
+    }
+    error
 }
 
 fn unused_message(names: &[String]) -> String {
