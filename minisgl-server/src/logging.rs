@@ -46,6 +46,8 @@ pub(crate) fn init(level: Option<&str>) -> Result<()> {
     })?;
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        // It would be said on standard error as well, and whoever says it panics.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .event_format(LineFormat)
         .init();
