@@ -28,7 +28,7 @@ const DEFAULT_FILTER: &str = "warn,minisgl=info";
 /// If it is neither.
 pub(crate) fn init(level: Option<&str>) -> Result<()> {
     let filter = match level {
-        None => Some(EnvFilter::new(DEFAULT_FILTER)),
+        None | Some("") => Some(EnvFilter::new(DEFAULT_FILTER)),
         Some(level) if level.parse::<tracing::Level>().is_ok() => {
             Some(EnvFilter::new(format!("warn,minisgl={level}")))
         }
