@@ -22,6 +22,7 @@ use crate::tokenizer::AddSpecial;
 
 /// What the other endpoints let clients choose, with the values that are taken here.
 const FIXED: &[(&str, &[&str])] = &[
+    ("add_special_tokens", &["true"]),
     ("logprobs", &[]),
     ("min_p", &["0"]),
     ("n", &["1"]),
