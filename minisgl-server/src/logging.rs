@@ -28,7 +28,7 @@ const DEFAULT_FILTER: &str = "warn,minisgl=info";
 /// If it is neither.
 pub(crate) fn init(level: Option<&str>) -> Result<()> {
     let filter = match level {
-        None => Some(EnvFilter::new(DEFAULT_FILTER)),
+        None | Some("") => Some(EnvFilter::new(DEFAULT_FILTER)),
         Some(level) if level.parse::<tracing::Level>().is_ok() => {
             Some(EnvFilter::new(format!("warn,minisgl={level}")))
         }
@@ -46,6 +46,8 @@ pub(crate) fn init(level: Option<&str>) -> Result<()> {
     })?;
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        // It would be said on standard error as well, and whoever says it panics.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .event_format(LineFormat)
         .init();

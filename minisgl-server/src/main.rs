@@ -20,6 +20,7 @@ mod restarts;
 mod shell;
 mod startup;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,12 +31,12 @@ use crate::args::{Bench, Cli, Command};
 use crate::config::{Config, Mode};
 use crate::startup::Startup;
 
-#[expect(clippy::print_stderr, reason = "the last word, also if there is no log yet")]
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("minisgl: {}", whole_story(&error));
+            // The last word, also if there is no log yet. If nobody listens, the code says it.
+            let _ = writeln!(io::stderr(), "minisgl: {}", whole_story(&error));
             end_for_certain();
             ExitCode::FAILURE
         }

@@ -46,6 +46,8 @@ impl Api {
         let variables = take_variables(&mut fields)?;
         let logprobs = take_logprobs(&mut fields)?;
         fields.refuse("echo", &["false"])?;
+        // The template has written them.
+        fields.refuse("add_special_tokens", &["false"])?;
         let mut params = CommonParams::take(&mut fields, &self.text, logprobs, None)?;
         params.generation.continues = false;
         self.finish(fields);

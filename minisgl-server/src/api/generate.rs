@@ -22,6 +22,7 @@ use crate::tokenizer::AddSpecial;
 
 /// What the other endpoints let clients choose, with the values that are taken here.
 const FIXED: &[(&str, &[&str])] = &[
+    ("add_special_tokens", &["true"]),
     ("frequency_penalty", &["0"]),
     ("logit_bias", &["{}"]),
     ("logprobs", &[]),

@@ -17,6 +17,7 @@ use crate::generation::{self, GenerationParams};
 use crate::output::OutputOptions;
 use crate::stop::StopStrings;
 use crate::text::{TextModel, or_greedy};
+use crate::tokenizer::AddSpecial;
 
 /// Choices per prompt.
 pub(crate) const MAX_N: i64 = 16;
@@ -27,11 +28,13 @@ const MAX_STOP_TOKENS: usize = 128;
 /// Fields that do nothing here, with the values that ask for nothing.
 const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("add_generation_prompt", &["true"]),
+    ("allowed_token_ids", &["[]"]),
     ("audio", &[]),
     ("bad_words", &["[]"]),
     ("cache_salt", &[]),
     ("chat_template", &[]),
     ("continue_final_message", &["false"]),
+    ("custom_logit_processor", &[]),
     ("documents", &["[]"]),
     ("ebnf", &[]),
     ("function_call", &["\"none\"", "\"auto\""]),
@@ -42,13 +45,19 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("guided_regex", &[]),
     ("json_schema", &[]),
     ("length_penalty", &["1"]),
+    ("logits_processors", &["[]"]),
+    ("lora_path", &[]),
     ("modalities", &["[\"text\"]"]),
     ("prediction", &[]),
+    ("prompt_embeds", &[]),
     ("prompt_logprobs", &[]),
     ("reasoning_effort", &[]),
     ("regex", &[]),
     ("response_format", &["{\"type\":\"text\"}"]),
+    ("return_hidden_states", &["false"]),
+    ("return_token_ids", &["false"]),
     ("return_tokens_as_token_ids", &["false"]),
+    ("stop_regex", &["[]"]),
     ("structured_outputs", &[]),
     ("tool_choice", &["\"none\"", "\"auto\""]),
     ("tools", &["[]"]),
@@ -122,6 +131,12 @@ impl CommonParams {
             include_usage: options.and_then(|options| options.include_usage).unwrap_or(false),
         })
     }
+}
+
+/// `add_special_tokens`: what the tokenizer puts around a bare text, unless it is false.
+pub(super) fn take_special(fields: &mut Fields<'_>) -> Result<AddSpecial, ApiError> {
+    let special: Option<bool> = fields.get("add_special_tokens", "true or false")?;
+    Ok(if special.unwrap_or(true) { AddSpecial::Yes } else { AddSpecial::No })
 }
 
 /// Refuses what does nothing here, unless its value asks for nothing.

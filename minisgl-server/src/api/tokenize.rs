@@ -9,7 +9,7 @@ use crate::api::Api;
 use crate::api::chat::{take_messages, take_variables};
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
-use crate::api::params::refuse_unsupported;
+use crate::api::params::{refuse_unsupported, take_special};
 use crate::api::response::{Body, json_response};
 use crate::text::TextModel;
 use crate::tokenizer::AddSpecial;
@@ -37,9 +37,7 @@ impl Api {
             Some(prompt) => {
                 // One of both.
                 fields.refuse("messages", &[])?;
-                let special = fields.get("add_special_tokens", "true or false")?;
-                let special =
-                    if special.unwrap_or(true) { AddSpecial::Yes } else { AddSpecial::No };
+                let special = take_special(&mut fields)?;
                 self.finish(fields);
                 self.with_text(move |text| text.tokenize(&prompt, special)).await??
             }

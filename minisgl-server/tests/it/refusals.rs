@@ -93,6 +93,12 @@ async fn fields_that_are_wrong_or_do_nothing_here() {
         ("chat_template", json!("{{ 1 }}")),
         ("prompt_logprobs", json!(1)),
         ("use_beam_search", json!(true)),
+        ("allowed_token_ids", json!([5])),
+        ("logits_processors", json!(["x"])),
+        ("return_token_ids", json!(true)),
+        ("stop_regex", json!("a+")),
+        ("prompt_embeds", json!("x")),
+        ("lora_path", json!("x")),
     ];
     for (field, value) in cases {
         for (path, mut body) in [
@@ -161,6 +167,7 @@ async fn chats_that_are_wrong() {
         (json!({"messages": message, "logprobs": true, "top_logprobs": -1}), "top_logprobs"),
         (json!({"messages": message, "max_completion_tokens": 0}), "max_completion_tokens"),
         (json!({"messages": message, "echo": true}), "echo"),
+        (json!({"messages": message, "add_special_tokens": true}), "add_special_tokens"),
         (
             json!({"messages": message, "chat_template_kwargs": {"messages": "x"}}),
             "chat_template_kwargs",

@@ -1,7 +1,14 @@
-//! The program itself when it cannot start: one line that names what is wrong, and a failure.
+//! The program itself when it cannot start: one line that names what is wrong, and a failure. And
+//! when nobody reads what it says.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+
+use crate::client::request;
+use crate::server::JSON;
 
 /// What the program says when it is started like this, after the log.
 fn refusal(args: &[&str]) -> String {
@@ -47,4 +54,40 @@ fn options_that_the_model_or_the_machine_refuses_are_named_with_their_value() {
         let said = refusal(&[&args[..], &["--device", "cpu", "--port", "0"]].concat());
         assert!(said.starts_with(expected), "{args:?}: {said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_any_more_stops_nothing() {
+    struct KillOnDrop(Child);
+
+    impl Drop for KillOnDrop {
+        fn drop(&mut self) {
+            // It has ended, if all is well.
+            let _ = self.0.kill();
+        }
+    }
+
+    let child = Command::new(env!("CARGO_BIN_EXE_minisgl"))
+        .args(["--port", "0", "--cpu-threads", "1", "--num-pages", "1024", "--log-level", "debug"])
+        .env_remove("MINISGL_API_KEY")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = KillOnDrop(child);
+    let mut log = BufReader::new(child.0.stderr.take().unwrap()).lines();
+    let address = loop {
+        let line = log.next().unwrap().unwrap();
+        if let Some((_, address)) = line.split_once("ready to serve on ") {
+            break address.parse().unwrap();
+        }
+    };
+    drop(log);
+    let body = json!({"prompt": "Once", "max_tokens": 2, "unknown": 1}).to_string();
+    let response = request(address, "POST", "/v1/completions", &[JSON], body.as_bytes()).await;
+    assert_eq!(response.status(), 200);
+    let stop = format!("kill -TERM {}", child.0.id());
+    assert!(Command::new("sh").args(["-c", &stop]).status().unwrap().success());
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
 }
