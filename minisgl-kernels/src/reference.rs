@@ -7,6 +7,7 @@
 
 mod attention;
 mod combine;
+pub mod fp8;
 mod gather;
 mod matrix;
 mod moe;

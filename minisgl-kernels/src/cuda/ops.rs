@@ -3,12 +3,14 @@
 //! Never knows: what an op computes; `ops` says it, and the library does it.
 
 mod attention;
+mod fp8;
 mod layers;
 mod moe;
 mod rows;
 mod sampling;
 
 pub(crate) use attention::{CudaAttention, paged_attention};
+pub(crate) use fp8::quantize_rows;
 pub(crate) use layers::{
     add_rms_norm, qk_norm_rope, qk_norm_rope_store, rms_norm, silu_and_mul, store_kv,
 };

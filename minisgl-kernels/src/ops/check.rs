@@ -6,6 +6,7 @@
 pub(crate) use super::activation::check as silu_and_mul;
 pub(crate) use super::attention::{check as paged_attention, check_tables as attention_tables};
 pub(crate) use super::embedding::check as embedding;
+pub(crate) use super::fp8::{check_gemm as fp8_gemm, check_quantize as quantize_rows};
 pub(crate) use super::gather::{
     check_gather_rows as gather_rows, check_ids as ids, check_indices as indices,
 };

@@ -16,6 +16,7 @@ fn config(case: &Case, backend: AttentionBackend, dtype: DType) -> AttentionConf
     AttentionConfig {
         backend,
         dtype,
+        kv_dtype: dtype,
         num_q_heads: case.num_q_heads,
         num_kv_heads: case.num_kv_heads,
         head_dim: case.head_dim,

@@ -43,6 +43,7 @@ fn args(
         scale: params.scale,
         // A window beyond every position is none.
         window: params.window.map_or(0, |window| i32::try_from(window).unwrap_or(0)),
+        kv_dtype: code(kv.k_pool.dtype()),
     })
 }
 
@@ -87,6 +88,7 @@ fn config_of(config: &AttentionConfig) -> sys::AttentionConfig {
     sys::AttentionConfig {
         backend,
         dtype: code(config.dtype),
+        kv_dtype: code(config.kv_dtype),
         num_q_heads: small(config.num_q_heads),
         num_kv_heads: small(config.num_kv_heads),
         head_dim: small(config.head_dim),

@@ -28,8 +28,10 @@ pub enum AttentionBackend {
 pub struct AttentionConfig {
     /// Who computes.
     pub backend: AttentionBackend,
-    /// Of queries, keys, values and outputs.
+    /// Of queries and outputs.
     pub dtype: DType,
+    /// Of keys and values in the pool: `dtype`, or 8-bit floats.
+    pub kv_dtype: DType,
     /// A multiple of `num_kv_heads`.
     pub num_q_heads: usize,
     /// At least 1.
