@@ -60,7 +60,7 @@ async fn once(config: &Config, shutdown_timeout: Duration) -> Result<End> {
             tracing::info!(
                 "Ready to follow node 0: {} ranks in all, {} on {}",
                 limits.tp_size,
-                limits.dtype,
+                limits.number_formats(),
                 limits.device
             );
         };

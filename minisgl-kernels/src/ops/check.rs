@@ -65,6 +65,25 @@ impl Check {
         }
     }
 
+    /// The dtype of a KV pool for keys and values of `dtype`: that, or 8-bit floats.
+    pub(crate) fn stored(
+        self,
+        argument: &'static str,
+        view: View<'_>,
+        dtype: DType,
+    ) -> Result<DType, Error> {
+        match view.dtype() {
+            got if got == dtype || got == DType::F8E4M3 => Ok(got),
+            got => {
+                let expected = match dtype {
+                    DType::F32 => "float32 or float8_e4m3fn",
+                    _ => "bfloat16 or float8_e4m3fn",
+                };
+                Err(Error::DType { op: self.op, argument, got, expected })
+            }
+        }
+    }
+
     /// A view must have this dtype.
     pub(crate) fn dtype(
         self,

@@ -11,6 +11,7 @@ mod gpu; // a GPU and every way of using it against the CPU
 mod harness;
 mod hostile;
 mod nodes;
+mod quantized; // projections and KV as 8-bit floats
 mod rope;
 mod sampling;
 mod vocab_parallel;
