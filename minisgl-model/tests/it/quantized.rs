@@ -44,9 +44,10 @@ struct Tolerance {
     most: f32,
 }
 
-const F32: Tolerance = Tolerance { very_near: 1e-4, near: 0.05, most: 0.9 };
-/// Activations are rounded to bf16 before they are to eight bits.
-const BF16: Tolerance = Tolerance { very_near: 0.1, near: 0.4, most: 0.9 };
+const F32: Tolerance = Tolerance { very_near: 1e-3, near: 0.05, most: 0.9 };
+/// Activations are rounded to bf16 before they are to eight bits, which turns about one rounding in
+/// thirty. (What each op makes of bf16 is held to the reference by the kernels' own tests.)
+const BF16: Tolerance = Tolerance { very_near: 0.25, near: 0.6, most: 0.8 };
 /// A GPU's sums of 8-bit floats have fewer bits than f32.
 const GPU: Tolerance = Tolerance { very_near: 0.02, near: 0.1, most: 0.9 };
 
