@@ -36,7 +36,12 @@ impl Linear {
         Self { weight: Weight::Plain(weight), bias }
     }
 
-    /// With `weight` as 8-bit floats.
+    /// With weights that are 8-bit floats, `[out, in]`, and their scales, `[out]`.
+    pub(super) fn fp8(values: Tensor, scales: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weight: Weight::Fp8 { values, scales }, bias }
+    }
+
+    /// With `weight` rounded to 8-bit floats.
     pub(super) fn quantized(
         stream: &Stream,
         weight: &Tensor,
@@ -46,7 +51,7 @@ impl Linear {
         let mut values = device.zeros(DType::F8E4M3, shape)?;
         let mut scales = device.zeros(DType::F32, [shape.dims()[0]])?;
         fp8::quantize_rows(stream, weight.view(), values.view_mut(), scales.view_mut())?;
-        Ok(Self { weight: Weight::Fp8 { values, scales }, bias })
+        Ok(Self::fp8(values, scales, bias))
     }
 
     /// `out = x · weightᵀ + bias`; `scratch` is for activations as 8-bit floats, where weights are.

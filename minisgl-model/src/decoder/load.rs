@@ -178,9 +178,15 @@ impl LayerLoader<'_> {
             };
             projection.names.iter().map(part).collect()
         };
-        let weight =
-            self.loader.matrix(&parts("weight"), projection.num_columns, projection.columns)?;
-        let bias = projection.bias.then(|| self.loader.vector(&parts("bias"))).transpose()?;
+        let Projection { num_columns, columns, bias, .. } = projection;
+        let (loader, weights) = (self.loader, parts("weight"));
+        let bias = bias.then(|| loader.vector(&parts("bias"))).transpose()?;
+        if self.geometry.fp8_projections
+            && let Some(weight) = loader.fp8_matrix(&weights, num_columns, columns.clone())?
+        {
+            return Ok(Linear::fp8(weight.values, weight.scales, bias));
+        }
+        let weight = loader.matrix(&weights, num_columns, columns)?;
         // One projection at a time is held in both forms.
         if self.geometry.fp8_projections {
             return Ok(Linear::quantized(self.loader.stream(), &weight, bias)?);

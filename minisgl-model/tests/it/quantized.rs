@@ -35,8 +35,9 @@ struct Step {
 }
 
 /// How far log-probabilities may be from the reference's. Sums in another order differ in their last
-/// bits, and now and then that turns how a number is rounded to eight bits: then the step differs by
-/// what one such rounding makes. So all steps must be near, and almost all very near.
+/// bits, and now and then that turns how a number is rounded to eight bits: then this step and those
+/// after it differ by what one such rounding makes. So all steps must be near, and of all runs together
+/// almost all very near.
 struct Tolerance {
     very_near: f32,
     near: f32,
@@ -44,12 +45,12 @@ struct Tolerance {
     most: f32,
 }
 
-const F32: Tolerance = Tolerance { very_near: 1e-3, near: 0.05, most: 0.9 };
+const F32: Tolerance = Tolerance { very_near: 1e-3, near: 0.1, most: 0.9 };
 /// Activations are rounded to bf16 before they are to eight bits, which turns about one rounding in
 /// thirty. (What each op makes of bf16 is held to the reference by the kernels' own tests.)
-const BF16: Tolerance = Tolerance { very_near: 0.25, near: 0.6, most: 0.8 };
+const BF16: Tolerance = Tolerance { very_near: 0.25, near: 0.9, most: 0.9 };
 /// A GPU's sums of 8-bit floats have fewer bits than f32.
-const GPU: Tolerance = Tolerance { very_near: 0.02, near: 0.1, most: 0.9 };
+const GPU: Tolerance = Tolerance { very_near: 0.05, near: 0.2, most: 0.9 };
 
 fn options(tp_size: usize, dtype: DTypeChoice, weights: bool, kv: bool) -> EngineOptions {
     EngineOptions {
@@ -85,6 +86,7 @@ fn check(dtype: DTypeChoice, cpu: &Tolerance) {
     let path = harness::golden().join("fp8.json");
     let golden: Golden = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let tolerance = if harness::on_gpu() && dtype == DTypeChoice::Float32 { &GPU } else { cpu };
+    let (mut num_steps, mut num_very_near) = (0, 0);
     for Case { case, prompts, runs } in &golden.cases {
         for Run { weights, kv, tp, results } in runs {
             if !harness::tp_sizes().contains(tp) {
@@ -108,12 +110,12 @@ fn check(dtype: DTypeChoice, cpu: &Tolerance) {
             let differences = differences(&outputs, results, tolerance.near, &what);
             let largest = differences.iter().copied().fold(0.0, f32::max);
             assert!(largest <= tolerance.near, "{what}: {largest}");
-            let num_very_near = differences.iter().filter(|&&d| d <= tolerance.very_near).count();
-            let part = num_very_near as f32 / differences.len() as f32;
-            println!("{what}: {largest} at most, {part} of the steps very near");
-            assert!(part >= tolerance.most, "{what}: {part} of the steps are very near");
+            num_steps += differences.len();
+            num_very_near += differences.iter().filter(|&&d| d <= tolerance.very_near).count();
         }
     }
+    let part = num_very_near as f32 / num_steps as f32;
+    assert!(part >= tolerance.most, "{part} of {num_steps} steps are very near");
 }
 
 #[test]
