@@ -12,33 +12,25 @@ use minisgl_kernels::{DType, Device, Error, Stream, Tensor, View, ViewMut};
 
 use super::Geometry;
 
-/// `[out, in]` and perhaps `[out]`.
+/// A weight and perhaps a bias.
 #[derive(Debug)]
 pub(super) struct Linear {
-    weight: Weight,
+    /// `[out, in]` T, or f8_e4m3 with scales.
+    weight: Tensor,
+    /// `[out]` f32. In a box, since mostly there are none.
+    scales: Option<Box<Tensor>>,
+    /// `[out]` T
     bias: Option<Tensor>,
-}
-
-#[derive(Debug)]
-enum Weight {
-    /// `[out, in]` T
-    Plain(Tensor),
-    Fp8 {
-        /// `[out, in]` f8_e4m3
-        values: Tensor,
-        /// `[out]` f32
-        scales: Tensor,
-    },
 }
 
 impl Linear {
     pub(super) fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight: Weight::Plain(weight), bias }
+        Self { weight, scales: None, bias }
     }
 
     /// With weights that are 8-bit floats, `[out, in]`, and their scales, `[out]`.
     pub(super) fn fp8(values: Tensor, scales: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight: Weight::Fp8 { values, scales }, bias }
+        Self { weight: values, scales: Some(Box::new(scales)), bias }
     }
 
     /// With `weight` rounded to 8-bit floats.
@@ -62,15 +54,20 @@ impl Linear {
         scratch: &mut Option<QuantizedRows>,
         out: ViewMut<'_>,
     ) -> Result<(), Error> {
-        let bias = self.bias.as_ref().map(Tensor::view);
-        match (&self.weight, scratch) {
-            (Weight::Plain(weight), _) => ops::gemm(stream, x, weight.view(), bias, out),
-            (Weight::Fp8 { values, scales }, Some(scratch)) => {
+        let (weight, bias) = (self.weight.view(), self.bias.as_ref().map(Tensor::view));
+        match (&self.scales, scratch) {
+            (None, _) => ops::gemm(stream, x, weight, bias, out),
+            (Some(scales), Some(scratch)) => {
                 let x = scratch.fill(stream, x)?;
-                let w = fp8::Scaled { values: values.view(), scales: scales.view() };
-                fp8::gemm(stream, x, w, bias, out)
+                fp8::gemm(
+                    stream,
+                    x,
+                    fp8::Scaled { values: weight, scales: scales.view() },
+                    bias,
+                    out,
+                )
             }
-            (Weight::Fp8 { .. }, None) => {
+            (Some(_), None) => {
                 unreachable!("there is scratch memory where there are such weights")
             }
         }
