@@ -91,7 +91,7 @@ fn text(line: &str, model: &TextModel) -> Result<Option<Text>, Box<dyn Error>> {
     for message in messages {
         let role = message["role"].as_str().unwrap_or("user");
         if role != "assistant" {
-            question.push(ChatMessage::new(role, &content(message)));
+            question.push(ChatMessage::new(role, content(message)));
             continue;
         }
         let mut tokens = model.encode(&model.render(&question, &[])?, AddSpecial::No)?;
