@@ -111,12 +111,12 @@ typedef struct {
     const int32_t *page_table; /* [num_rows, max_pages] */
     int64_t num_rows, max_pages, page_table_stride;
     int32_t page_size;
+    int32_t kv_dtype; /* that of q, or MSGL_F8E4M3 */
     const int32_t *rows, *cu_seqlens_q, *kv_lens; /* [n], [n + 1], [n], device */
     int32_t n;
     int32_t num_q_heads, num_kv_heads, head_dim;
     float scale;
     int32_t window; /* positions seen, this one included; 0 is all */
-    int32_t kv_dtype; /* that of q, or MSGL_F8E4M3 */
 } msgl_attention_args;
 
 /* Any dtype, head_dim up to 256, group and page size; no plan. The floor of correctness, and the

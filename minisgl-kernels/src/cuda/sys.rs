@@ -40,6 +40,7 @@ pub(super) struct AttentionArgs {
     pub(super) max_pages: i64,
     pub(super) page_table_stride: i64,
     pub(super) page_size: i32,
+    pub(super) kv_dtype: i32,
     pub(super) rows: *const i32,
     pub(super) cu_seqlens_q: *const i32,
     pub(super) kv_lens: *const i32,
@@ -49,7 +50,6 @@ pub(super) struct AttentionArgs {
     pub(super) head_dim: i32,
     pub(super) scale: f32,
     pub(super) window: i32,
-    pub(super) kv_dtype: i32,
 }
 
 pub(super) const ATTENTION_FI: i32 = 1;

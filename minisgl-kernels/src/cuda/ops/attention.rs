@@ -33,6 +33,7 @@ fn args(
         max_pages: page_table.row_len,
         page_table_stride: page_table.stride,
         page_size: small(kv.page_size),
+        kv_dtype: code(kv.k_pool.dtype()),
         rows: call.elements("rows", batch.rows)?,
         cu_seqlens_q: call.elements("cu_seqlens_q", batch.cu_seqlens_q)?,
         kv_lens: call.elements("kv_lens", batch.kv_lens)?,
@@ -43,7 +44,6 @@ fn args(
         scale: params.scale,
         // A window beyond every position is none.
         window: params.window.map_or(0, |window| i32::try_from(window).unwrap_or(0)),
-        kv_dtype: code(kv.k_pool.dtype()),
     })
 }
 

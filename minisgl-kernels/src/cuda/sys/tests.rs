@@ -95,7 +95,7 @@ fn constants_are_those_of_the_header() {
 fn structs_have_the_sizes_of_c() {
     // On the 64-bit machines CUDA runs on, counted by hand from the header.
     assert_eq!(size_of::<super::Rows>(), 32);
-    assert_eq!(size_of::<super::AttentionArgs>(), 2 * 8 + 8 + 8 + 3 * 8 + 8 + 3 * 8 + 8 * 4);
+    assert_eq!(size_of::<super::AttentionArgs>(), 2 * 8 + 8 + 8 + 3 * 8 + 8 + 3 * 8 + 6 * 4);
     assert_eq!(size_of::<super::AttentionConfig>(), 8 * 4 + 2 * 8);
     assert_eq!(size_of::<super::Peers>(), 2 * 4 + 8 * 8 + 8 * 8 + 8 + 8);
 }
