@@ -210,6 +210,8 @@ mod tests {
         assert_eq!((shape.m, shape.n, shape.k, shape.bias), (1, 4096, 512, true));
         assert_eq!((shape.dtype, shape.out_dtype), (DType::Bf16, DType::F32));
         assert_eq!(data, [1, 2, 3, 4, 5, 6, 7, 255]);
+        let (shape, _) = parse("8 64 512 float8_e4m3fn bfloat16 0 1 2 3 4 5 6 7 8").unwrap();
+        assert_eq!((shape.dtype, shape.out_dtype), (DType::F8E4M3, DType::Bf16));
         for bad in ["", "1 2 3", "1 4 5 bfloat16 int32 1 1 2 3 4 5 6 7 8"] {
             assert!(parse(bad).is_none(), "{bad}");
         }
