@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define MSGL_ABI_VERSION 3
+#define MSGL_ABI_VERSION 4
 #define MSGL_F32 0
 #define MSGL_BF16 1
 #define MSGL_F8E4M3 2 /* only where a function says so */

@@ -8,7 +8,7 @@ use std::ffi::{c_char, c_void};
 use libloading::Library;
 
 /// The version of the header that this file follows.
-pub(super) const ABI_VERSION: i32 = 3;
+pub(super) const ABI_VERSION: i32 = 4;
 
 pub(super) const F32: i32 = 0;
 pub(super) const BF16: i32 = 1;
