@@ -1,5 +1,5 @@
 //! FP8 weights: 8-bit floats (OCP OFP8 E4M3) with one scale per tensor or per block, widened at
-//! load. Knows the format and where the scales are, not what the weights are for.
+//! load or kept (see `loader/native`). Knows where the scales are, not what the weights are for.
 
 use minisgl_kernels::F8E4M3;
 use minisgl_kernels::convert::CheckpointDType;
