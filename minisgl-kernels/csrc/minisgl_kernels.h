@@ -16,9 +16,10 @@
 extern "C" {
 #endif
 
-#define MSGL_ABI_VERSION 3
+#define MSGL_ABI_VERSION 4
 #define MSGL_F32 0
 #define MSGL_BF16 1
+#define MSGL_F8E4M3 2 /* only where a function says so */
 
 typedef void *msgl_stream;
 
@@ -79,6 +80,25 @@ int32_t msgl_qk_norm_rope_store(int32_t dtype, msgl_rows q, msgl_rows k, msgl_ro
                                 int64_t max_positions, int32_t rotary_dim, const int32_t *slots,
                                 msgl_rows k_pool, msgl_rows v_pool, msgl_stream stream);
 
+/* ---- 8-bit floats ---------------------------------------------------------------------------- */
+/* x: [m, k] T; out: [m, k] of 8-bit floats; scales: [m]. */
+int32_t msgl_quantize_rows(int32_t dtype, msgl_rows x, msgl_rows out, float *scales,
+                           msgl_stream stream);
+/* y = round_T(y * row_scales[row] * column_scales[column]): for products whose GEMM could not scale
+ * them. */
+int32_t msgl_scale(int32_t dtype, msgl_rows y, const float *row_scales,
+                   const float *column_scales, msgl_stream stream);
+/* As the functions without _fp8, but the pools are of 8-bit floats: keys and values are rounded to T
+ * as there, and then to eight bits. */
+int32_t msgl_store_kv_fp8(int32_t dtype, msgl_rows k, msgl_rows v, const int32_t *slots,
+                          msgl_rows k_pool, msgl_rows v_pool, msgl_stream stream);
+int32_t msgl_qk_norm_rope_store_fp8(int32_t dtype, msgl_rows q, msgl_rows k, msgl_rows v,
+                                    int32_t head_dim, const void *q_weight, const void *k_weight,
+                                    float eps, const int32_t *positions, const float *cos_sin,
+                                    int64_t max_positions, int32_t rotary_dim,
+                                    const int32_t *slots, msgl_rows k_pool, msgl_rows v_pool,
+                                    msgl_stream stream);
+
 /* out = x · wT for 1 to 4 rows of x: [m, k] and w: [n, k] bfloat16, out: [m, n] of out_dtype. Rows of
  * x and w are whole, aligned multiples of 16 bytes. A row's sums have the same order whatever m is. */
 int32_t msgl_gemv(int32_t out_dtype, msgl_rows x, msgl_rows w, msgl_rows out, msgl_stream stream);
@@ -86,11 +106,12 @@ int32_t msgl_gemv(int32_t out_dtype, msgl_rows x, msgl_rows w, msgl_rows out, ms
 /* ---- attention ------------------------------------------------------------------------------- */
 /* Where and what: as PagedKv, VarlenBatch and AttentionParams in minisgl_kernels::ops. */
 typedef struct {
-    const void *k_pool, *v_pool; /* [num_slots, num_kv_heads, head_dim] T, contiguous */
+    const void *k_pool, *v_pool; /* [num_slots, num_kv_heads, head_dim] kv_dtype, contiguous */
     int64_t num_slots;
     const int32_t *page_table; /* [num_rows, max_pages] */
     int64_t num_rows, max_pages, page_table_stride;
     int32_t page_size;
+    int32_t kv_dtype; /* that of q, or MSGL_F8E4M3 */
     const int32_t *rows, *cu_seqlens_q, *kv_lens; /* [n], [n + 1], [n], device */
     int32_t n;
     int32_t num_q_heads, num_kv_heads, head_dim;
@@ -108,7 +129,7 @@ int32_t msgl_attention_native(int32_t dtype, msgl_rows q, const msgl_attention_a
 #define MSGL_ATTENTION_NATIVE 3 /* our own: small decode batches (split-KV), every head_dim */
 
 typedef struct {
-    int32_t backend, dtype;
+    int32_t backend, dtype, kv_dtype; /* kv_dtype: dtype, or MSGL_F8E4M3 */
     int32_t num_q_heads, num_kv_heads, head_dim, page_size;
     int32_t max_sequences; /* of a batch */
     int64_t max_tokens;    /* of a batch */

@@ -26,6 +26,7 @@ mod activation;
 mod attention;
 pub(crate) mod check;
 mod embedding;
+pub mod fp8;
 mod gather;
 mod gemm;
 mod kv;

@@ -8,6 +8,7 @@
 mod adjust;
 mod attention;
 mod combine;
+pub mod fp8;
 mod gather;
 mod matrix;
 mod moe;

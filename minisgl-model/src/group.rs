@@ -29,10 +29,10 @@ pub(crate) use self::placement::devices;
 use self::worker::{Report, Work};
 pub use self::workers::RunningRanks;
 use self::workers::Workers;
-use crate::ModelError;
 use crate::batch::BatchBuilder;
 use crate::engine::PhaseBackends;
 use crate::memory::MemoryPlan;
+use crate::{KvCacheDType, ModelError, QuantizationChoice};
 
 /// What a launched group can do; all fixed at start.
 #[derive(Clone, Debug)]
@@ -47,8 +47,12 @@ pub struct EngineLimits {
     pub eos_token_ids: Vec<u32>,
     /// Ranks.
     pub tp_size: usize,
-    /// Element type of weights, activations and KV.
+    /// Element type of weights and activations.
     pub dtype: &'static str,
+    /// What became of the weights of projections.
+    pub quantization: QuantizationChoice,
+    /// Element type of keys and values in the KV pool.
+    pub kv_cache_dtype: KvCacheDType,
     /// The device of each rank.
     pub device: String,
     /// Bytes of weights that a step reads, of all ranks: all but an input embedding of its own.
@@ -67,6 +71,23 @@ pub struct EngineLimits {
     pub num_parameters: usize,
     /// The architecture's name in `config.json`.
     pub architecture: &'static str,
+}
+
+impl EngineLimits {
+    /// The formats of numbers in words, such as `bfloat16 with projections in fp8 and KV in fp8_e4m3`.
+    pub fn number_formats(&self) -> String {
+        let mut others = Vec::new();
+        if self.quantization != QuantizationChoice::None {
+            others.push(format!("projections in {}", self.quantization.name()));
+        }
+        if self.kv_cache_dtype != KvCacheDType::Auto {
+            others.push(format!("KV in {}", self.kv_cache_dtype.name()));
+        }
+        match others.as_slice() {
+            [] => self.dtype.to_owned(),
+            others => format!("{} with {}", self.dtype, others.join(" and ")),
+        }
+    }
 }
 
 /// Hears how a launch gets on. Called from the launching thread.

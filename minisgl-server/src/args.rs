@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use minisgl_model::{AllReduceChoice, AttentionChoice, DTypeChoice, DeviceChoice};
+use minisgl_model::{
+    AllReduceChoice, AttentionChoice, DTypeChoice, DeviceChoice, KvCacheDType, QuantizationChoice,
+};
 use minisgl_sched::CacheKind;
 
 use self::nodes::NodeArgs;
@@ -170,9 +172,13 @@ pub(crate) struct ServeArgs {
     /// What clients call the model [default: what --model says]
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) served_model_name: Option<String>,
-    /// Type of weights, activations and KV: auto (as config.json says), float16, bfloat16, float32
+    /// Type of weights and activations, and of KV if --kv-cache-dtype is auto: auto (as config.json says), float16, bfloat16, float32
     #[arg(long, value_name = "TYPE", default_value = "auto", help_heading = "Model")]
     pub(crate) dtype: DTypeChoice,
+    /// Weights of attention and MLP as 8-bit floats, made when they are loaded, and what they multiply too:
+    /// none, fp8
+    #[arg(long, value_name = "HOW", default_value = "none", help_heading = "Model")]
+    pub(crate) quantization: QuantizationChoice,
     /// Tokens that prompt and output of a request may have together, if less than the model allows
     #[arg(long, value_name = "TOKENS", help_heading = "Model")]
     pub(crate) max_seq_len_override: Option<usize>,
@@ -240,6 +246,10 @@ pub(crate) struct ServeArgs {
     /// KV pages [default: as many as fit]
     #[arg(long, value_name = "N", help_heading = "Memory")]
     pub(crate) num_pages: Option<usize>,
+    /// Type of keys and values in the cache: auto (as --dtype), or fp8 (fp8_e4m3: half of bfloat16's
+    /// bytes, so twice the tokens)
+    #[arg(long, value_name = "TYPE", default_value = "auto", help_heading = "Memory")]
+    pub(crate) kv_cache_dtype: KvCacheDType,
     /// Tokens in a KV page
     #[arg(long, value_name = "TOKENS", default_value = "1", help_heading = "Memory")]
     pub(crate) page_size: usize,

@@ -40,7 +40,7 @@ pub(crate) fn offline(config: &Config, args: &WorkloadArgs) -> Result<()> {
         out,
         "model {name}: {:.1} M parameters, {}, tp {}, on {}; ready in {:.2} s",
         limits.num_parameters as f64 / 1e6,
-        limits.dtype,
+        limits.number_formats(),
         limits.tp_size,
         limits.device,
         begun.elapsed().as_secs_f64()

@@ -159,6 +159,8 @@ impl Config {
                 tp_size: args.tp_size,
                 nodes,
                 dtype: args.dtype,
+                quantization: args.quantization,
+                kv_cache_dtype: args.kv_cache_dtype,
                 attention: args.attention_backend,
                 page_size,
                 cache: args.cache_type,

@@ -73,7 +73,7 @@ async fn once(
             tracing::info!(
                 "Ready to follow node 0: {} ranks in all, {} on {}",
                 limits.tp_size,
-                limits.dtype,
+                limits.number_formats(),
                 limits.device
             );
         };

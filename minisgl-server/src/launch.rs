@@ -295,7 +295,7 @@ fn log_limits(config: &Config, serve: &ServeConfig, limits: &EngineLimits, name:
         "Model {name}: {}, {:.1} M parameters, {}, {:.1} MiB of weights on {}; attention: {}",
         limits.architecture,
         limits.num_parameters as f64 / 1e6,
-        limits.dtype,
+        limits.number_formats(),
         mib(memory.weight_bytes),
         limits.device,
         limits.attention,

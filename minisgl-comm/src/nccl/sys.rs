@@ -39,6 +39,8 @@ const ID_BYTES: usize = 128;
 /// `ncclDataType_t`.
 pub(super) fn data_type(dtype: DType) -> c_int {
     match dtype {
+        // Bytes: these are moved, never summed.
+        DType::F8E4M3 => 1,
         DType::I32 => 2,
         DType::U64 => 5,
         DType::F32 => 7,

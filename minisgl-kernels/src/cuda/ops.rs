@@ -4,6 +4,7 @@
 
 mod adjust;
 mod attention;
+mod fp8;
 mod layers;
 mod moe;
 mod rows;
@@ -11,6 +12,7 @@ mod sampling;
 
 pub(crate) use adjust::{bias_logits, clear_counts, count_ids, penalize_logits};
 pub(crate) use attention::{CudaAttention, paged_attention};
+pub(crate) use fp8::quantize_rows;
 pub(crate) use layers::{
     add_rms_norm, qk_norm_rope, qk_norm_rope_store, rms_norm, silu_and_mul, store_kv,
 };

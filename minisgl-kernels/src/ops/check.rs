@@ -6,6 +6,7 @@
 pub(crate) use super::activation::check as silu_and_mul;
 pub(crate) use super::attention::{check as paged_attention, check_tables as attention_tables};
 pub(crate) use super::embedding::check as embedding;
+pub(crate) use super::fp8::{check_gemm as fp8_gemm, check_quantize as quantize_rows};
 pub(crate) use super::gather::{
     check_gather_rows as gather_rows, check_ids as ids, check_indices as indices,
 };
@@ -63,6 +64,25 @@ impl Check {
             dtype @ (DType::F32 | DType::Bf16) => Ok(dtype),
             got => {
                 Err(Error::DType { op: self.op, argument, got, expected: "float32 or bfloat16" })
+            }
+        }
+    }
+
+    /// The dtype of a KV pool for keys and values of `dtype`: that, or 8-bit floats.
+    pub(crate) fn stored(
+        self,
+        argument: &'static str,
+        view: View<'_>,
+        dtype: DType,
+    ) -> Result<DType, Error> {
+        match view.dtype() {
+            got if got == dtype || got == DType::F8E4M3 => Ok(got),
+            got => {
+                let expected = match dtype {
+                    DType::F32 => "float32 or float8_e4m3fn",
+                    _ => "bfloat16 or float8_e4m3fn",
+                };
+                Err(Error::DType { op: self.op, argument, got, expected })
             }
         }
     }

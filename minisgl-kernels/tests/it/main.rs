@@ -8,6 +8,7 @@ mod bits; // on the CPU, results do not depend on the batch, the threads, the ch
 mod combine; // the small steps between sampling ops against the reference
 mod dense; // gemm, norms, rope, activation, sums against the reference
 mod errors; // wrong arguments are refused by name, before anything is written
+mod fp8; // products of 8-bit floats against the reference
 mod index; // gather, scatter, embedding, KV store against the reference
 mod memory; // devices, tensors, views, copies, files
 mod moe; // mixture of experts against the reference

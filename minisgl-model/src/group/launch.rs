@@ -103,6 +103,8 @@ impl Launch {
         let decided = [
             ("device", kind(&ranks[0].device).to_owned()),
             ("--dtype", dtype.name().to_owned()),
+            ("--quantization", options.quantization.name().to_owned()),
+            ("--kv-cache-dtype", options.kv_cache_dtype.name().to_owned()),
             ("--max-seq-len-override", max_seq_len.to_string()),
             ("--attn", ranks[0].attention.to_string()),
             ("--cuda-graph-max-bs", format!("{graph_sizes:?}")),
@@ -132,6 +134,8 @@ impl Launch {
             eos_token_ids: config.eos_token_ids.clone(),
             tp_size: options.tp_size.get(),
             dtype: dtype.name(),
+            quantization: options.quantization,
+            kv_cache_dtype: options.kv_cache_dtype,
             step_weight_bytes: ranks
                 .iter()
                 .map(|rank| rank.geometry.step_weight_bytes(&config))

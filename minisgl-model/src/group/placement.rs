@@ -12,6 +12,7 @@ use super::members::share_a_gpu;
 use crate::decoder::Geometry;
 use crate::engine::{PhaseBackends, StepLimits};
 use crate::memory::{self, MemoryPlan};
+use crate::quantization;
 use crate::shard::Shard;
 use crate::{DeviceChoice, EngineOptions, LaunchObserver, ModelConfig, ModelError};
 
@@ -89,12 +90,12 @@ pub(super) fn ranks(
     let (world_size, local_ranks) = (options.tp_size.get(), options.local_ranks()?);
     let rank = |(rank, device): (usize, Device)| {
         let shard = Shard::new(config, rank, world_size)?;
-        let geometry = Geometry::new(config, &shard, dtype);
+        let geometry = quantization::geometry(config, options, &shard, dtype, &device)?;
         let layout = KvLayout {
             num_layers: config.num_layers,
             num_kv_heads: shard.kv_heads.len(),
             head_dim: config.head_dim,
-            dtype,
+            dtype: geometry.kv_dtype,
             page_size: options.page_size,
         };
         let choice = options.attention;

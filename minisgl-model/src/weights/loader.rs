@@ -2,6 +2,8 @@
 //! before it says so. Nothing is allocated for a tensor that is not what was asked for.
 //! Knows names and ranges, not layers.
 
+mod native;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -9,6 +11,7 @@ use std::ops::Range;
 use minisgl_kernels::convert::{CheckpointDType, copy_from_checkpoint};
 use minisgl_kernels::{DType, Stream, Tensor, ViewMut};
 
+pub use self::native::Fp8Matrix;
 use super::dummy;
 use super::files::{FileDType, FileTensor, SafetensorsFiles};
 use super::fp8::{self, Scales};

@@ -13,6 +13,7 @@ mod harness;
 mod hostile;
 mod nodes;
 mod penalties; // adjusted logits against the same computed from whole rows
+mod quantized; // projections and KV as 8-bit floats
 mod rope;
 mod sampling;
 mod vocab_parallel;

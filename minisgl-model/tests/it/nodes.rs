@@ -7,7 +7,10 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use minisgl_model::{DTypeChoice, EngineOptions, ModelError, NodeConfig, RankGroup, Secret};
+use minisgl_model::{
+    DTypeChoice, EngineOptions, KvCacheDType, ModelError, NodeConfig, QuantizationChoice,
+    RankGroup, Secret,
+};
 use minisgl_sched::{Executor as _, SamplingParams};
 
 use crate::harness::{
@@ -151,6 +154,17 @@ fn nodes_with_another_model_or_option_are_named_with_the_difference() {
         "llama",
         |options| options.dtype = DTypeChoice::Bfloat16,
         &["--dtype is bfloat16 there and float32 on node 0"],
+    );
+    other(
+        "llama",
+        |options| {
+            options.quantization = QuantizationChoice::Fp8;
+            options.kv_cache_dtype = KvCacheDType::Fp8;
+        },
+        &[
+            "--quantization is fp8 there and none on node 0",
+            "--kv-cache-dtype is fp8_e4m3 there and auto on node 0",
+        ],
     );
     other(
         "llama",

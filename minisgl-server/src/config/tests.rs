@@ -1,7 +1,7 @@
 //! From a command line to what it means.
 
 use clap::{CommandFactory as _, Parser as _};
-use minisgl_model::{AttentionChoice, DTypeChoice, DeviceChoice};
+use minisgl_model::{AttentionChoice, DTypeChoice, DeviceChoice, KvCacheDType, QuantizationChoice};
 use minisgl_sched::CacheKind;
 
 use super::*;
@@ -35,6 +35,8 @@ fn defaults_are_those_of_mini_sglang() {
     assert_eq!((engine.max_prefill_tokens, engine.page_size.get()), (8192, 1));
     assert_eq!((engine.dtype, engine.device), (DTypeChoice::Auto, DeviceChoice::Auto));
     assert_eq!((engine.attention, engine.cache), (AttentionChoice::AUTO, CacheKind::Radix));
+    assert_eq!(engine.quantization, QuantizationChoice::None);
+    assert_eq!(engine.kv_cache_dtype, KvCacheDType::Auto);
     let serve = serve("");
     assert_eq!((serve.host.as_str(), serve.port), ("127.0.0.1", 1919));
     assert_eq!((serve.num_tokenizers, serve.max_queued_requests), (1, 1024));
@@ -59,6 +61,11 @@ fn every_spelling_of_mini_sglang_is_understood() {
         assert_eq!(engine.attention.to_string(), "fa");
         assert_eq!(serve(line).num_tokenizers, 2);
     }
+    for kv in ["fp8", "fp8_e4m3"] {
+        let config = parse(&format!("--quantization fp8 --kv-cache-dtype {kv}")).unwrap();
+        assert_eq!(config.engine.quantization, QuantizationChoice::Fp8);
+        assert_eq!(config.engine.kv_cache_dtype, KvCacheDType::Fp8);
+    }
     for line in ["--shell", "--shell-mode"] {
         let config = parse(line).unwrap();
         assert!(matches!(config.mode, Mode::Shell(_)) && config.engine.max_running_requests == 1);
@@ -68,6 +75,8 @@ fn every_spelling_of_mini_sglang_is_understood() {
 #[test]
 fn what_makes_no_sense_is_refused_with_a_reason() {
     for (line, reason) in [
+        ("--quantization awq", "`awq`: use none or fp8"),
+        ("--kv-cache-dtype fp8_e5m2", "`fp8_e5m2`: use auto, fp8 or fp8_e4m3"),
         ("--disable-pynccl", "no PyNCCL"),
         ("--moe-backend fused", "nothing to choose"),
         ("--revision main", "which model's"),
