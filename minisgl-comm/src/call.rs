@@ -9,7 +9,7 @@ use minisgl_kernels::{DType, Shape, View};
 use crate::CommError;
 
 /// One call of a collective.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Call {
     AllReduce { dtype: DType, shape: Shape },
     AllGather { dtype: DType, shape: Shape },

@@ -86,6 +86,14 @@ pub trait Communicator: Send {
     /// [`CommError::Aborted`].
     fn barrier(&self) -> Result<(), CommError>;
 
+    /// Whether the group is still whole. On a GPU collectives are only queued, and those of an aborted
+    /// group end with anything in their arrays: what they computed is good if this is asked after
+    /// they are done, and finds no fault.
+    ///
+    /// # Errors
+    /// [`CommError::Aborted`].
+    fn check(&self) -> Result<(), CommError>;
+
     /// Makes every call that waits now, and every later one, on any rank of the group, fail with
     /// [`CommError::Aborted`]. If the group has been aborted before, the first reason stays.
     fn abort(&self, reason: &str);

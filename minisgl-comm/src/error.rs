@@ -1,5 +1,6 @@
 //! What can go wrong in a collective.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use minisgl_kernels::{DType, Shape};
@@ -55,6 +56,14 @@ pub enum CommError {
         root: usize,
         /// The number of ranks.
         world_size: usize,
+    },
+    /// A rank that the group does not have, or not in this process.
+    #[error("there is no rank {rank} here, there are {} to {}", allowed.start, allowed.end - 1)]
+    Rank {
+        /// The rank asked for.
+        rank: usize,
+        /// The ranks that there are, at least one.
+        allowed: Range<usize>,
     },
     /// Numbers of nodes that make no sense.
     #[error(

@@ -94,7 +94,8 @@ impl PeerSetup {
         let peers = PeerGroup::connect(base.rank(), self.members.clone(), self.abort.clone())?;
         let flag = self.abort.clone();
         abort.on_abort(move |_| flag.raise());
-        Ok(PeerRank { base, abort, peers, limits: self.limits })
+        let gave_up = self.abort.clone();
+        Ok(PeerRank { base, abort, gave_up, peers, limits: self.limits })
     }
 }
 
@@ -102,6 +103,8 @@ impl PeerSetup {
 pub struct PeerRank {
     base: Box<dyn Communicator>,
     abort: AbortHandle,
+    /// Raised by an abort, or by a kernel.
+    gave_up: Arc<AbortFlag>,
     peers: PeerGroup,
     limits: PeerLimits,
 }
@@ -134,9 +137,7 @@ impl PeerRank {
         let Some(algorithm) = self.limits.algorithm(bytes) else { return Ok(false) };
         // Strides may differ between the ranks, but the way must not: so gaps are an error.
         let whole = data.reborrow().reshape([len])?;
-        if let Some(reason) = self.abort.reason() {
-            return Err(CommError::Aborted { reason });
-        }
+        self.check()?;
         self.peers.all_reduce(stream, whole, algorithm)?;
         Ok(true)
     }
@@ -196,6 +197,15 @@ impl Communicator for PeerRank {
 
     fn barrier(&self) -> Result<(), CommError> {
         self.base.barrier()
+    }
+
+    fn check(&self) -> Result<(), CommError> {
+        // A kernel that has waited too long raises the flag and tells nobody else.
+        if self.gave_up.is_raised() && self.abort.reason().is_none() {
+            let reason = "a GPU has waited in vain for another rank's part of a sum";
+            self.abort.abort(&format!("rank {}: {reason}", self.rank()));
+        }
+        self.base.check()
     }
 
     fn abort(&self, reason: &str) {

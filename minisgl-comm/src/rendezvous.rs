@@ -24,6 +24,9 @@ pub(crate) struct Rendezvous {
 
 type Hook = Box<dyn FnOnce(&str) + Send>;
 
+/// What is decided under the lock. That the waiting around it is right is checked in all orders by
+/// `tests/protocol.rs`, which runs these very functions.
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct State {
     /// How often all ranks have met.
     generation: u64,
@@ -34,7 +37,57 @@ struct State {
     abort_reason: Option<Arc<str>>,
 }
 
+/// What a rank finds that comes to a meeting.
+enum Arrival {
+    /// It is the last one; the others are to be woken.
+    Complete,
+    /// It has to wait until this generation is over.
+    Wait(u64),
+    /// Others have come for another call: the rank that came first, and its call.
+    Mismatch(usize, Call),
+}
+
 impl State {
+    fn new() -> Self {
+        Self { generation: 0, num_arrived: 0, first: None, abort_reason: None }
+    }
+
+    /// `rank` of `world_size` has come for `call`.
+    fn arrive(&mut self, world_size: usize, rank: usize, call: Call) -> Result<Arrival, CommError> {
+        let (first_rank, first_call) = *self.first.get_or_insert((rank, call));
+        if first_call != call {
+            return Ok(Arrival::Mismatch(first_rank, first_call));
+        }
+        self.check()?;
+        self.num_arrived += 1;
+        if self.num_arrived < world_size {
+            return Ok(Arrival::Wait(self.generation));
+        }
+        self.num_arrived = 0;
+        self.first = None;
+        self.generation += 1;
+        Ok(Arrival::Complete)
+    }
+
+    /// Whether a rank that came in `generation` has to wait on.
+    fn must_wait(&self, generation: u64) -> bool {
+        self.generation == generation && self.abort_reason.is_none()
+    }
+
+    /// How the meeting of `generation` has ended, once nobody has to wait for it.
+    fn outcome(&self, generation: u64) -> Result<(), CommError> {
+        if self.generation == generation { self.check() } else { Ok(()) }
+    }
+
+    /// Returns whether this was the first abort: then all who wait are to be woken.
+    fn abort(&mut self, reason: &str) -> bool {
+        let is_first = self.abort_reason.is_none();
+        if is_first {
+            self.abort_reason = Some(reason.into());
+        }
+        is_first
+    }
+
     fn check(&self) -> Result<(), CommError> {
         match &self.abort_reason {
             None => Ok(()),
@@ -45,9 +98,8 @@ impl State {
 
 impl Rendezvous {
     pub(crate) fn new(world_size: usize, first_rank: usize) -> Self {
-        let state = State { generation: 0, num_arrived: 0, first: None, abort_reason: None };
-        let hooks = Mutex::default();
-        Self { world_size, first_rank, state: Mutex::new(state), changed: Condvar::new(), hooks }
+        let state = Mutex::new(State::new());
+        Self { world_size, first_rank, state, changed: Condvar::new(), hooks: Mutex::default() }
     }
 
     /// Waits until every rank has come for `call`. What the ranks did before is visible to all of
@@ -58,32 +110,27 @@ impl Rendezvous {
     /// another call than the first one aborts it.
     pub(crate) fn meet(&self, rank: usize, call: Call) -> Result<(), CommError> {
         let mut state = self.lock();
-        let (first_rank, first_call) = *state.first.get_or_insert((rank, call));
-        if first_call != call {
-            let [rank, first_rank] = [rank, first_rank].map(|rank| self.first_rank + rank);
-            let reason =
-                format!("rank {rank} called {call}, but rank {first_rank} called {first_call}");
-            self.abort_locked(&mut state, &reason);
-            drop(state);
-            self.run_hooks();
-            return self.check();
+        match state.arrive(self.world_size, rank, call)? {
+            Arrival::Complete => {
+                drop(state);
+                self.changed.notify_all();
+                Ok(())
+            }
+            Arrival::Wait(generation) => self
+                .changed
+                .wait_while(state, |state| state.must_wait(generation))
+                .unwrap_or_else(PoisonError::into_inner)
+                .outcome(generation),
+            Arrival::Mismatch(first_rank, first_call) => {
+                let [rank, first_rank] = [rank, first_rank].map(|rank| self.first_rank + rank);
+                let reason =
+                    format!("rank {rank} called {call}, but rank {first_rank} called {first_call}");
+                self.abort_locked(&mut state, &reason);
+                drop(state);
+                self.run_hooks();
+                self.check()
+            }
         }
-        state.check()?;
-        state.num_arrived += 1;
-        if state.num_arrived == self.world_size {
-            state.num_arrived = 0;
-            state.first = None;
-            state.generation += 1;
-            drop(state);
-            self.changed.notify_all();
-            return Ok(());
-        }
-        let generation = state.generation;
-        let state = self
-            .changed
-            .wait_while(state, |s| s.generation == generation && s.abort_reason.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        if state.generation == generation { state.check() } else { Ok(()) }
     }
 
     /// # Errors
@@ -141,8 +188,7 @@ impl Rendezvous {
     }
 
     fn abort_locked(&self, state: &mut State, reason: &str) {
-        if state.abort_reason.is_none() {
-            state.abort_reason = Some(reason.into());
+        if state.abort(reason) {
             self.changed.notify_all();
         }
     }

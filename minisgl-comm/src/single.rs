@@ -76,6 +76,10 @@ impl Communicator for SingleRank {
         self.meet(Ok(Call::Barrier))
     }
 
+    fn check(&self) -> Result<(), CommError> {
+        self.rendezvous.check()
+    }
+
     fn abort(&self, reason: &str) {
         self.rendezvous.abort(reason);
     }

@@ -313,6 +313,10 @@ impl Communicator for ThreadRank {
         self.meet(Call::Barrier)
     }
 
+    fn check(&self) -> Result<(), CommError> {
+        self.group.rendezvous.check()
+    }
+
     fn abort(&self, reason: &str) {
         self.group.rendezvous.abort(reason);
     }

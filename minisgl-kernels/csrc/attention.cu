@@ -23,6 +23,7 @@ void check_config(const msgl_attention_config &config) {
     if (config.head_dim < 1 || config.head_dim > MAX_HEAD_DIM) {
         refuse("head_dim is %d; 1 to %d are possible", config.head_dim, MAX_HEAD_DIM);
     }
+    check_kv_dtype(config.dtype, config.kv_dtype);
     if (config.page_size < 1) refuse("page_size is %d; it must be at least 1", config.page_size);
     if (config.max_sequences < 1 || config.max_tokens < 1 || config.max_pages < 1) {
         refuse("max_sequences, max_tokens and max_pages are %d, %lld and %lld; each must be at "
@@ -45,6 +46,7 @@ void check_args(const msgl_attention_config &config, const msgl_attention_args &
     check_same("num_q_heads", config.num_q_heads, args.num_q_heads);
     check_same("num_kv_heads", config.num_kv_heads, args.num_kv_heads);
     check_same("head_dim", config.head_dim, args.head_dim);
+    check_same("kv_dtype", config.kv_dtype, args.kv_dtype);
 }
 
 void check_batch(const msgl_attention_config &config, const HostBatch &batch) {

@@ -27,6 +27,14 @@ inline void check_attention(const msgl_rows &q, const msgl_attention_args &args,
     check_shape("out", out, q.rows, row_len);
 }
 
+// Refuses element types of the pool that no backend works with.
+inline void check_kv_dtype(int32_t dtype, int32_t kv_dtype) {
+    if (kv_dtype != dtype && kv_dtype != MSGL_F8E4M3) {
+        refuse("kv_dtype is %d; it must be that of the queries, %d, or 2 (8-bit floats)", kv_dtype,
+               dtype);
+    }
+}
+
 // The keys and values of one sequence, as seen by one kv head.
 struct Sequence {
     const int32_t *pages;  // null if the sequence's row is out of range

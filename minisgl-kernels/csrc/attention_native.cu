@@ -1,6 +1,7 @@
 // Attention for any dtype, head dimension, group and page size, by straight loops: the floor of
 // correctness. Never knows tensor cores or plans.
 #include "attention.cuh"
+#include "fp8.cuh"
 
 namespace msgl {
 namespace {
@@ -9,8 +10,9 @@ constexpr int WARPS = 4;
 constexpr int PER_LANE = MAX_HEAD_DIM / 32;
 constexpr int KEYS = 4;  // that a warp looks at together, to have several loads under way
 
-// One block per query and head. Its warps take turns at the keys, and merge what they have found.
-template <class T>
+// One block per query and head. Its warps take turns at the keys, and merge what they have found. Keys
+// and values are stored as S.
+template <class T, class S>
 __global__ void __launch_bounds__(WARPS * 32)
     attention_kernel(const T *q, int64_t q_stride, msgl_attention_args args, T *out,
                      int64_t out_stride) {
@@ -27,8 +29,8 @@ __global__ void __launch_bounds__(WARPS * 32)
     const int first = args.window > 0 ? max(last + 1 - args.window, 0) : 0;
     const int64_t kv_head = head / (args.num_q_heads / args.num_kv_heads);
     const int64_t slot_stride = static_cast<int64_t>(args.num_kv_heads) * head_dim;
-    const T *keys = static_cast<const T *>(args.k_pool) + kv_head * head_dim;
-    const T *values = static_cast<const T *>(args.v_pool) + kv_head * head_dim;
+    const S *keys = static_cast<const S *>(args.k_pool) + kv_head * head_dim;
+    const S *values = static_cast<const S *>(args.v_pool) + kv_head * head_dim;
 
     float query[PER_LANE], sums[PER_LANE];
 #pragma unroll
@@ -113,6 +115,7 @@ __global__ void __launch_bounds__(WARPS * 32)
 void attention_native(int32_t dtype, const msgl_rows &q, const msgl_attention_args &args,
                       const msgl_rows &out, cudaStream_t stream) {
     check_attention(q, args, out);
+    check_kv_dtype(dtype, args.kv_dtype);
     if (q.rows == 0 || args.n == 0) return;
     if (q.rows > INT32_MAX || args.num_q_heads > 65535) {
         refuse("%lld queries of %d heads are too many", static_cast<long long>(q.rows),
@@ -121,10 +124,17 @@ void attention_native(int32_t dtype, const msgl_rows &q, const msgl_attention_ar
     with_float(dtype, [&](auto tag) {
         using T = typename decltype(tag)::type;
         const dim3 blocks(static_cast<unsigned>(q.rows), static_cast<unsigned>(args.num_q_heads));
-        attention_kernel<T><<<blocks, WARPS * 32, 0, stream>>>(
-            static_cast<const T *>(q.data), q.stride, args, static_cast<T *>(out.data),
-            out.stride);
-        check_launch();
+        const auto launch = [&](auto kernel) {
+            kernel<<<blocks, WARPS * 32, 0, stream>>>(static_cast<const T *>(q.data), q.stride,
+                                                      args, static_cast<T *>(out.data),
+                                                      out.stride);
+            check_launch();
+        };
+        if (args.kv_dtype == MSGL_F8E4M3) {
+            launch(attention_kernel<T, fp8>);
+        } else {
+            launch(attention_kernel<T, T>);
+        }
     });
 }
 

@@ -49,7 +49,7 @@ DecodeKernel decode_kernel_for() {
 
 // No launch function if there is no such kernel.
 DecodeKernel find_decode_kernel(const msgl_attention_config &config) {
-    if (config.dtype != MSGL_BF16) return {};
+    if (config.dtype != MSGL_BF16 || config.kv_dtype != MSGL_BF16) return {};
     switch (config.head_dim) {
         case 64: return decode_kernel_for<64>();
         case 80: return decode_kernel_for<80>();

@@ -1,4 +1,4 @@
-// FlashInfer's FA2-style paged prefill in bfloat16, which with one query a sequence is decode too.
+// FlashInfer's FA2-style paged prefill in bfloat16, over keys and values in that or in 8-bit floats, which with one query a sequence is decode too.
 // Never knows where the page table came from.
 #pragma once
 
@@ -16,10 +16,11 @@ namespace msgl {
 // The variant with a window: without one its window is the whole sequence.
 using Fa2Variant = flashinfer::DefaultAttention</*custom mask*/ false, /*window*/ true,
                                                 /*soft cap*/ false, /*alibi*/ false>;
-using Fa2Params = flashinfer::BatchPrefillPagedParams<bf16, bf16, bf16, int32_t>;
+template <class KV>
+using Fa2Params = flashinfer::BatchPrefillPagedParams<bf16, KV, bf16, int32_t>;
 
-template <int HEAD_DIM>
-void Fa2<HEAD_DIM>::plan(const PlanSpace &space, const PlanInput &input, FlashPlan &plan,
+template <int HEAD_DIM, class KV>
+void Fa2<HEAD_DIM, KV>::plan(const PlanSpace &space, const PlanInput &input, FlashPlan &plan,
                          cudaStream_t stream) {
     flashinfer::PrefillPlanInfo info;
     // Planned without a window, since that may differ from layer to layer.
@@ -36,8 +37,8 @@ void Fa2<HEAD_DIM>::plan(const PlanSpace &space, const PlanInput &input, FlashPl
     keep_plan(info, info.split_kv, plan);
 }
 
-template <int HEAD_DIM>
-void Fa2<HEAD_DIM>::run(const PlanSpace &space, const FlashPlan &plan, const FlashLayer &layer,
+template <int HEAD_DIM, class KV>
+void Fa2<HEAD_DIM, KV>::run(const PlanSpace &space, const FlashPlan &plan, const FlashLayer &layer,
                         cudaStream_t stream) {
     using flashinfer::GetPtrFromBaseOffset;
     flashinfer::PrefillPlanInfo info;
@@ -45,16 +46,16 @@ void Fa2<HEAD_DIM>::run(const PlanSpace &space, const FlashPlan &plan, const Fla
     const int64_t slot_stride = static_cast<int64_t>(layer.num_kv_heads) * HEAD_DIM;
     const int64_t strides[] = {slot_stride * layer.page_size, slot_stride, HEAD_DIM};
     const auto ints = [](const int32_t *pointer) { return const_cast<int32_t *>(pointer); };
-    const auto floats = [](const void *pointer) {
-        return static_cast<bf16 *>(const_cast<void *>(pointer));
+    const auto stored = [](const void *pointer) {
+        return static_cast<KV *>(const_cast<void *>(pointer));
     };
 
-    Fa2Params params;
-    params.q = floats(layer.q);
-    params.paged_kv = flashinfer::paged_kv_t<bf16, int32_t>(
+    Fa2Params<KV> params;
+    params.q = static_cast<bf16 *>(const_cast<void *>(layer.q));
+    params.paged_kv = flashinfer::paged_kv_t<KV, int32_t>(
         static_cast<uint32_t>(layer.num_kv_heads), static_cast<uint32_t>(layer.page_size),
         HEAD_DIM, static_cast<uint32_t>(layer.n), flashinfer::QKVLayout::kNHD,
-        floats(layer.k_pool), floats(layer.v_pool), strides, ints(layer.indices),
+        stored(layer.k_pool), stored(layer.v_pool), strides, ints(layer.indices),
         ints(layer.kv_indptr), ints(layer.last_page_len));
     params.q_indptr = ints(layer.qo_indptr);
     params.o = static_cast<bf16 *>(layer.out);
@@ -93,7 +94,7 @@ void Fa2<HEAD_DIM>::run(const PlanSpace &space, const FlashPlan &plan, const Fla
         check(flashinfer::BatchPrefillWithPagedKVCacheDispatched<
                   /*SAME_KV_STRIDES*/ true, decltype(tile)::value, HEAD_DIM, HEAD_DIM,
                   flashinfer::PosEncodingMode::kNone, /*fp16 accumulators*/ false,
-                  flashinfer::MaskMode::kCausal, Fa2Variant, Fa2Params>(
+                  flashinfer::MaskMode::kCausal, Fa2Variant, Fa2Params<KV>>(
                   params, partial_out, partial_sums, /*enable_pdl*/ can_start_early(), stream),
               "FlashInfer's attention");
     };

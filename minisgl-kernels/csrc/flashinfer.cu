@@ -40,6 +40,18 @@ bool device_is_hopper() {
     return major == 9;
 }
 
+template <class KV>
+Kernels find_fa2(int head_dim) {
+    switch (head_dim) {
+        case 64: return kernels_of<Fa2<64, KV>>();
+        case 128: return kernels_of<Fa2<128, KV>>();
+        case 256: return kernels_of<Fa2<256, KV>>();
+        default:
+            refuse("the attention backend fi has no kernels for head_dim %d; it has them for %s",
+                   head_dim, MSGL_FI_HEAD_DIMS);
+    }
+}
+
 // The kernels for this configuration, or a refusal that says what there is.
 Kernels find_kernels(const msgl_attention_config &config) {
     const bool fa = config.backend == MSGL_ATTENTION_FA;
@@ -49,16 +61,13 @@ Kernels find_kernels(const msgl_attention_config &config) {
                "for float32",
                name);
     }
+    const bool is_fp8 = config.kv_dtype == MSGL_F8E4M3;
     if (!fa) {
-        switch (config.head_dim) {
-            case 64: return kernels_of<Fa2<64>>();
-            case 128: return kernels_of<Fa2<128>>();
-            case 256: return kernels_of<Fa2<256>>();
-            default:
-                refuse("the attention backend fi has no kernels for head_dim %d; it has them for "
-                       "%s",
-                       config.head_dim, MSGL_FI_HEAD_DIMS);
-        }
+        return is_fp8 ? find_fa2<fp8>(config.head_dim) : find_fa2<bf16>(config.head_dim);
+    }
+    if (is_fp8) {
+        refuse("the attention backend fa has no kernels for a KV pool of 8-bit floats; fi and native "
+               "have");
     }
 #if MSGL_HOPPER
     if (!device_is_hopper()) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp8.h>
 
 #include <algorithm>
 
@@ -12,6 +13,7 @@
 namespace msgl {
 
 using bf16 = __nv_bfloat16;
+using fp8 = __nv_fp8_e4m3;
 
 // Where a plan is made and kept.
 struct PlanSpace {
@@ -50,8 +52,9 @@ struct FlashLayer {
     float scale;
 };
 
-// FA2-style kernels: GQA heads packed into the rows of a tile, split-KV, any page size.
-template <int HEAD_DIM>
+// FA2-style kernels: GQA heads packed into the rows of a tile, split-KV, any page size. Keys and values
+// are stored as KV.
+template <int HEAD_DIM, class KV = bf16>
 struct Fa2 {
     static void plan(const PlanSpace &space, const PlanInput &input, FlashPlan &plan,
                      cudaStream_t stream);

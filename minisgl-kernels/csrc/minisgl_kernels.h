@@ -16,9 +16,10 @@
 extern "C" {
 #endif
 
-#define MSGL_ABI_VERSION 3
+#define MSGL_ABI_VERSION 5
 #define MSGL_F32 0
 #define MSGL_BF16 1
+#define MSGL_F8E4M3 2 /* only where a function says so */
 
 typedef void *msgl_stream;
 
@@ -79,6 +80,25 @@ int32_t msgl_qk_norm_rope_store(int32_t dtype, msgl_rows q, msgl_rows k, msgl_ro
                                 int64_t max_positions, int32_t rotary_dim, const int32_t *slots,
                                 msgl_rows k_pool, msgl_rows v_pool, msgl_stream stream);
 
+/* ---- 8-bit floats ---------------------------------------------------------------------------- */
+/* x: [m, k] T; out: [m, k] of 8-bit floats; scales: [m]. */
+int32_t msgl_quantize_rows(int32_t dtype, msgl_rows x, msgl_rows out, float *scales,
+                           msgl_stream stream);
+/* y = round_T(y * row_scales[row] * column_scales[column]): for products whose GEMM could not scale
+ * them. */
+int32_t msgl_scale(int32_t dtype, msgl_rows y, const float *row_scales,
+                   const float *column_scales, msgl_stream stream);
+/* As the functions without _fp8, but the pools are of 8-bit floats: keys and values are rounded to T
+ * as there, and then to eight bits. */
+int32_t msgl_store_kv_fp8(int32_t dtype, msgl_rows k, msgl_rows v, const int32_t *slots,
+                          msgl_rows k_pool, msgl_rows v_pool, msgl_stream stream);
+int32_t msgl_qk_norm_rope_store_fp8(int32_t dtype, msgl_rows q, msgl_rows k, msgl_rows v,
+                                    int32_t head_dim, const void *q_weight, const void *k_weight,
+                                    float eps, const int32_t *positions, const float *cos_sin,
+                                    int64_t max_positions, int32_t rotary_dim,
+                                    const int32_t *slots, msgl_rows k_pool, msgl_rows v_pool,
+                                    msgl_stream stream);
+
 /* out = x · wT for 1 to 4 rows of x: [m, k] and w: [n, k] bfloat16, out: [m, n] of out_dtype. Rows of
  * x and w are whole, aligned multiples of 16 bytes. A row's sums have the same order whatever m is. */
 int32_t msgl_gemv(int32_t out_dtype, msgl_rows x, msgl_rows w, msgl_rows out, msgl_stream stream);
@@ -95,11 +115,12 @@ int32_t msgl_norm_gemv_silu(msgl_rows x, const void *norm, float eps, msgl_rows 
 /* ---- attention ------------------------------------------------------------------------------- */
 /* Where and what: as PagedKv, VarlenBatch and AttentionParams in minisgl_kernels::ops. */
 typedef struct {
-    const void *k_pool, *v_pool; /* [num_slots, num_kv_heads, head_dim] T, contiguous */
+    const void *k_pool, *v_pool; /* [num_slots, num_kv_heads, head_dim] kv_dtype, contiguous */
     int64_t num_slots;
     const int32_t *page_table; /* [num_rows, max_pages] */
     int64_t num_rows, max_pages, page_table_stride;
     int32_t page_size;
+    int32_t kv_dtype; /* that of q, or MSGL_F8E4M3 */
     const int32_t *rows, *cu_seqlens_q, *kv_lens; /* [n], [n + 1], [n], device */
     int32_t n;
     int32_t num_q_heads, num_kv_heads, head_dim;
@@ -117,7 +138,7 @@ int32_t msgl_attention_native(int32_t dtype, msgl_rows q, const msgl_attention_a
 #define MSGL_ATTENTION_NATIVE 3 /* our own: small decode batches (split-KV), every head_dim */
 
 typedef struct {
-    int32_t backend, dtype;
+    int32_t backend, dtype, kv_dtype; /* kv_dtype: dtype, or MSGL_F8E4M3 */
     int32_t num_q_heads, num_kv_heads, head_dim, page_size;
     int32_t max_sequences; /* of a batch */
     int64_t max_tokens;    /* of a batch */
@@ -196,6 +217,21 @@ int32_t msgl_min_p_threshold(const float *row_max, const float *ln_min_p,
 /* out[i] = take_a[i] ? a[i] : b[i], but -1 wherever a[i] is -1. */
 int32_t msgl_choose_ids(const int32_t *take_a, const int32_t *a, const int32_t *b, int32_t *out,
                         int64_t n, msgl_stream stream);
+
+/* Changes of logits, before all of the above. `rows` names, for each row of a batch, its row of the
+ * tables, which are counts: [r, v_local] int32, prompts: [r, w] int32 (a bit per id), ids and values:
+ * [r, e] int32 and float. */
+/* counts[rows[i]] = 0. */
+int32_t msgl_clear_counts(msgl_rows counts, const int32_t *rows, int64_t n, msgl_stream stream);
+/* counts[rows[i]][ids[i] - first_id] += 1, if that is in this shard. */
+int32_t msgl_count_ids(msgl_rows counts, const int32_t *rows, const int32_t *ids, int64_t n,
+                       int32_t first_id, msgl_stream stream);
+int32_t msgl_bias_logits(msgl_rows logits, msgl_rows ids, msgl_rows values, const int32_t *rows,
+                         const int32_t *begins, const int32_t *ends, int32_t first_id,
+                         msgl_stream stream);
+int32_t msgl_penalize_logits(msgl_rows logits, msgl_rows counts, msgl_rows prompts,
+                             const int32_t *rows, const float *repetition, const float *frequency,
+                             const float *presence, int32_t first_id, msgl_stream stream);
 
 /* ---- peer-memory all-reduce (minisgl-comm): see peer.cu --------------------------------------- */
 #define MSGL_MAX_PEERS 8

@@ -10,6 +10,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod fp8;
 pub(crate) mod gather;
 pub(crate) mod gemm;
 pub(crate) mod moe;

@@ -58,7 +58,9 @@ pub use probe::{CudaReport, DriverInfo, GpuInfo, has_driver, probe};
 pub use stream::CudaStream;
 
 pub(crate) use event::CudaEvent;
-pub(crate) use gemm::{gemm, load as load_gemms, save as save_gemms, tune as tune_gemm};
+pub(crate) use gemm::{
+    check_fp8, gemm, gemm_fp8, load as load_gemms, save as save_gemms, tune as tune_gemm,
+};
 pub(crate) use graph::{CudaGraph, capture};
 pub(crate) use memory::CudaBuffer;
 pub(crate) use readback::CudaReadback;

@@ -6,6 +6,8 @@ use std::fmt;
 
 use half::bf16;
 
+use crate::F8E4M3;
+
 /// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
@@ -13,6 +15,8 @@ pub enum DType {
     F32,
     /// bfloat16: the upper half of an IEEE 754 binary32.
     Bf16,
+    /// OCP OFP8 E4M3: see [`F8E4M3`]. Only the ops that say so take it.
+    F8E4M3,
     /// Signed 32-bit integer: token ids, positions, slots, page numbers.
     I32,
     /// Unsigned 64-bit integer: random seeds.
@@ -23,6 +27,7 @@ impl DType {
     /// Size of one element, in bytes.
     pub const fn size_bytes(self) -> usize {
         match self {
+            Self::F8E4M3 => 1,
             Self::Bf16 => 2,
             Self::F32 | Self::I32 => 4,
             Self::U64 => 8,
@@ -34,6 +39,7 @@ impl DType {
         match self {
             Self::F32 => "float32",
             Self::Bf16 => "bfloat16",
+            Self::F8E4M3 => "float8_e4m3fn",
             Self::I32 => "int32",
             Self::U64 => "uint64",
         }
@@ -46,7 +52,7 @@ impl fmt::Display for DType {
     }
 }
 
-/// A Rust type that is the host form of a [`DType`]: `f32`, [`bf16`], `i32` or `u64`.
+/// A Rust type that is the host form of a [`DType`]: `f32`, [`bf16`], [`F8E4M3`], `i32` or `u64`.
 pub trait HostElement:
     Copy + Default + PartialEq + fmt::Debug + Send + Sync + sealed::Plain
 {
@@ -60,6 +66,10 @@ impl HostElement for f32 {
 
 impl HostElement for bf16 {
     const DTYPE: DType = DType::Bf16;
+}
+
+impl HostElement for F8E4M3 {
+    const DTYPE: DType = DType::F8E4M3;
 }
 
 impl HostElement for i32 {
@@ -114,6 +124,7 @@ mod sealed {
     pub trait Plain: 'static {}
     impl Plain for f32 {}
     impl Plain for half::bf16 {}
+    impl Plain for crate::F8E4M3 {}
     impl Plain for i32 {}
     impl Plain for u64 {}
 }

@@ -27,6 +27,7 @@ mod attention;
 pub(crate) mod check;
 mod embedding;
 mod few_rows;
+pub mod fp8;
 mod gather;
 mod gemm;
 mod kv;

@@ -33,6 +33,7 @@ enum Memory {
 enum HostList {
     F32(Vec<f32>),
     Bf16(Vec<half::bf16>),
+    F8E4M3(Vec<crate::F8E4M3>),
     I32(Vec<i32>),
     U64(Vec<u64>),
 }
@@ -143,6 +144,7 @@ impl Readback {
                 let list: &dyn std::any::Any = match &lists[index] {
                     HostList::F32(list) => list,
                     HostList::Bf16(list) => list,
+                    HostList::F8E4M3(list) => list,
                     HostList::I32(list) => list,
                     HostList::U64(list) => list,
                 };
@@ -162,6 +164,7 @@ impl HostList {
         match view.dtype() {
             DType::F32 => Self::F32(list(view)),
             DType::Bf16 => Self::Bf16(list(view)),
+            DType::F8E4M3 => Self::F8E4M3(list(view)),
             DType::I32 => Self::I32(list(view)),
             DType::U64 => Self::U64(list(view)),
         }

@@ -5,9 +5,11 @@
 //! the stream, make the same checks, and work on tensors of any CPU device. Sums are kept in f64;
 //! results are rounded to T exactly where the ops' documentation says so.
 
+mod adjust;
 mod attention;
 mod combine;
 mod few_rows;
+pub mod fp8;
 mod gather;
 mod matrix;
 mod moe;
@@ -15,6 +17,7 @@ mod pointwise;
 mod sampling;
 mod transform;
 
+pub use adjust::{bias_logits, clear_counts, count_ids, penalize_logits};
 pub use attention::paged_attention;
 pub use combine::{best_of_shards, choose_ids, mass_target, min_p_threshold, pick_logits};
 pub use few_rows::{gemm_add, norm_gemm, norm_gemm_silu};

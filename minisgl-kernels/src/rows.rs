@@ -28,6 +28,13 @@ unsafe impl<T: Sync> Send for Rows<'_, T> {}
 unsafe impl<T: Sync> Sync for Rows<'_, T> {}
 
 impl<'a, T> Rows<'a, T> {
+    /// `num_rows` rows without gaps.
+    pub(crate) fn dense(elements: &'a [T], num_rows: usize, row_len: usize) -> Self {
+        assert_eq!(elements.len(), num_rows * row_len, "the rows are all there is");
+        let layout = RowLayout { num_rows, row_len, row_stride: row_len };
+        Self { address: elements.as_ptr(), layout, memory: PhantomData }
+    }
+
     /// # Safety
     /// Every element of `layout`, counted from `address`, is live, initialized, aligned and not
     /// written to during `'a`. If there are no elements, `address` need only be aligned.
@@ -92,6 +99,13 @@ impl<'a, T> RowsMut<'a, T> {
     pub(crate) fn one(row: &'a mut [T]) -> Self {
         let layout = RowLayout { num_rows: 1, row_len: row.len(), row_stride: row.len() };
         Self { address: row.as_mut_ptr(), layout, memory: PhantomData }
+    }
+
+    /// `num_rows` rows without gaps.
+    pub(crate) fn dense(elements: &'a mut [T], num_rows: usize, row_len: usize) -> Self {
+        assert_eq!(elements.len(), num_rows * row_len, "the rows are all there is");
+        let layout = RowLayout { num_rows, row_len, row_stride: row_len };
+        Self { address: elements.as_mut_ptr(), layout, memory: PhantomData }
     }
 
     /// # Safety

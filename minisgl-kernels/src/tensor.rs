@@ -10,7 +10,7 @@ use crate::buffer::Buffer;
 use crate::cuda;
 use crate::dtype::Float;
 use crate::ops::check::check_transfer;
-use crate::{DType, Device, Error, HostElement, Shape, View, ViewMut};
+use crate::{DType, Device, Error, F8E4M3, HostElement, Shape, View, ViewMut};
 
 /// Owned, contiguous memory of one device.
 pub struct Tensor {
@@ -90,13 +90,14 @@ impl Tensor {
         Ok(target)
     }
 
-    /// A copy of the elements on the host, row-major, bf16 widened (exactly) to f32.
+    /// A copy of the elements on the host, row-major, bf16 and f8_e4m3 widened (exactly) to f32.
     ///
     /// # Errors
-    /// [`Error::DType`] if the tensor is neither f32 nor bf16.
+    /// [`Error::DType`] if the tensor is of integers.
     pub fn to_f32_vec(&self) -> Result<Vec<f32>, Error> {
         match self.dtype {
             DType::Bf16 => Ok(self.to_vec::<bf16>()?.into_iter().map(Float::to_f32).collect()),
+            DType::F8E4M3 => Ok(self.to_vec::<F8E4M3>()?.into_iter().map(F8E4M3::to_f32).collect()),
             _ => self.to_vec(),
         }
     }

@@ -47,6 +47,7 @@ fn decoding(requests: usize, tp_size: usize) -> Driver<RankGroup> {
             max_tokens,
             stop_token_ids: [].into(),
             sampling: SamplingParams::GREEDY,
+            adjustments: None,
         };
         driver.add(request).expect("it fits");
     }

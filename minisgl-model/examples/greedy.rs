@@ -38,6 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         max_tokens: 10,
         stop_token_ids: [].into(),
         sampling: SamplingParams::GREEDY,
+        adjustments: None,
     })?;
     while !driver.is_idle() {
         for event in driver.step()? {

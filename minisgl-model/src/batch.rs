@@ -1,6 +1,7 @@
 //! A step plan as the arrays kernels read: built once on the host, uploaded by every rank.
 //! Knows rows and positions; never layers or weights.
 
+mod adjusted;
 mod inputs;
 
 use std::ops::Range;
@@ -8,6 +9,8 @@ use std::ops::Range;
 use minisgl_cache::page::PageSize;
 use minisgl_sched::{InputTokens, SamplingParams, StepPlan};
 
+use self::adjusted::AdjustedRows;
+pub use self::adjusted::{AdjustedBatch, BeginningRow, MAX_BIASED};
 pub use self::inputs::StepInputs;
 
 /// One forward pass, in host memory: `t` tokens, `n` sequences, `m` of them sampled.
@@ -23,6 +26,8 @@ pub struct HostBatch {
     sampled_inputs: (Vec<i32>, Vec<i32>),
     /// Of the sequences that are sampled; those that only fill the batch up have none.
     sampling: Vec<SamplingParams>,
+    /// What is done to their logits before, if anything is.
+    adjusted: Option<AdjustedBatch>,
     /// Whether every sequence has one token and is sampled.
     is_decode: bool,
 }
@@ -115,13 +120,19 @@ impl HostBatch {
         &self.sampling
     }
 
+    /// What is done to their logits, if anything is.
+    pub fn adjusted(&self) -> Option<&AdjustedBatch> {
+        self.adjusted.as_ref()
+    }
+
     /// Whether every sequence has one token and is sampled.
     pub fn is_decode(&self) -> bool {
         self.is_decode
     }
 }
 
-/// Turns plans into batches; keeps the host's copy of the page table for that.
+/// Turns plans into batches; keeps the host's copy of the page table for that, and what requests
+/// asked to be done to their logits.
 #[derive(Debug)]
 pub struct BatchBuilder {
     page_size: usize,
@@ -130,6 +141,7 @@ pub struct BatchBuilder {
     table: Vec<Vec<u32>>,
     /// Sizes that decode batches are filled up to, ascending.
     decode_sizes: Vec<usize>,
+    adjusted: AdjustedRows,
 }
 
 impl BatchBuilder {
@@ -143,12 +155,14 @@ impl BatchBuilder {
     ) -> Self {
         decode_sizes.sort_unstable();
         let table = vec![Vec::new(); num_rows];
-        Self { page_size: page_size.get(), max_pages_per_row, table, decode_sizes }
+        let adjusted = AdjustedRows::new(num_rows);
+        Self { page_size: page_size.get(), max_pages_per_row, table, decode_sizes, adjusted }
     }
 
     /// The arrays of `plan`. Plans must come in the order of their steps.
     pub fn build(&mut self, plan: &StepPlan) -> HostBatch {
-        let mut lists = Lists::default();
+        let mut lists =
+            Lists { adjusted: self.adjusted.build(&plan.sequences), ..Lists::default() };
         for update in &plan.table_updates {
             let row = &mut self.table[update.row.0 as usize];
             let end = update.first_page + update.pages.len();
@@ -215,6 +229,7 @@ struct Lists {
     sampled_rows: Vec<i32>,
     sampled_positions: Vec<i32>,
     sampling: Vec<SamplingParams>,
+    adjusted: Option<AdjustedBatch>,
 }
 
 impl Lists {
@@ -260,6 +275,7 @@ impl Lists {
             table_updates: self.table_updates,
             sampled_inputs: self.sampled_inputs,
             sampling: self.sampling,
+            adjusted: self.adjusted,
             is_decode,
         }
     }
@@ -285,6 +301,7 @@ mod tests {
             start,
             input,
             sampling: sampled.then_some(SamplingParams::GREEDY),
+            adjusting: None,
         };
         let plan = StepPlan {
             step: StepId(1),
@@ -318,6 +335,7 @@ mod tests {
             start: 0,
             input: InputTokens::Host(vec![9]),
             sampling: Some(SamplingParams::GREEDY),
+            adjusting: None,
         };
         let update = |row| TableUpdate { row: RowId(row), first_page: 0, pages: vec![PageId(row)] };
         let build = |rows: std::ops::Range<u32>| {

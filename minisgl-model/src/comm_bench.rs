@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use minisgl_comm::Communicator;
 use minisgl_kernels::{DType, Device};
 
 use crate::group::{Connect, connect_all, devices};
@@ -41,7 +42,9 @@ pub fn time_sums(
 ) -> Result<SumTimes, ModelError> {
     let devices = devices(options, observer)?;
     let connects = connect_all(&devices, options, observer)?;
-    let run = |connect: Connect, device: &Device| -> Result<Vec<Duration>, ModelError> {
+    // With the rank: who leaves aborts what others still do, so all leave together, after the threads.
+    type Timed = (Vec<Duration>, Box<dyn Communicator>);
+    let run = |connect: Connect, device: &Device| -> Result<Timed, ModelError> {
         let comm = connect()?;
         let stream = device.new_stream()?;
         let mut times = Vec::new();
@@ -63,9 +66,7 @@ pub fn time_sums(
             }
             times.push(best);
         }
-        // Who leaves earlier aborts what the others still do.
-        comm.barrier()?;
-        Ok(times)
+        Ok((times, comm))
     };
     let run = &run;
     let results: Vec<_> = thread::scope(|scope| {
@@ -77,7 +78,7 @@ pub fn time_sums(
     let mut slowest = vec![Duration::ZERO; sizes.len()];
     for (rank, result) in results.into_iter().enumerate() {
         let panicked = |_| ModelError::Rank { rank, message: "panicked".to_owned() };
-        let times = result.map_err(panicked)??;
+        let (times, _rank) = result.map_err(panicked)??;
         for (slowest, time) in slowest.iter_mut().zip(times) {
             *slowest = time.max(*slowest);
         }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 pub use self::moe::MoeConfig;
 pub use self::quantization::Fp8Config;
-use self::raw::RawConfig;
+use self::raw::{MAX_POSITIONS, RawConfig};
 pub use self::rope::{RopeConfig, RopeScaling};
 use crate::arch::Architecture;
 use crate::{Checkpoint, ModelError};
@@ -90,6 +90,29 @@ impl ModelConfig {
     /// Query heads that share one KV head.
     pub fn group_size(&self) -> usize {
         self.num_qo_heads / self.num_kv_heads
+    }
+
+    /// Positions that it is used with unless told otherwise: those it was made for, or as many as
+    /// YaRN stretches its original ones to.
+    pub fn context_len(&self) -> usize {
+        match self.rope.scaling {
+            RopeScaling::Yarn { factor, original_max, .. } => self.stretched(original_max, factor),
+            _ => self.max_position_embeddings,
+        }
+    }
+
+    /// Positions that it can be used with: linear scaling stretches, too, but its config does not say
+    /// whether `max_position_embeddings` are those before or after.
+    pub fn max_positions(&self) -> usize {
+        match self.rope.scaling {
+            RopeScaling::Linear { factor } => self.stretched(self.max_position_embeddings, factor),
+            _ => self.context_len(),
+        }
+    }
+
+    fn stretched(&self, positions: usize, factor: f64) -> usize {
+        let stretched = (positions as f64 * factor) as usize;
+        stretched.clamp(self.max_position_embeddings, MAX_POSITIONS)
     }
 
     /// Parameters of the whole model, but for biases and the norms of heads.

@@ -9,17 +9,19 @@ mod activations;
 mod experts;
 mod few;
 mod geometry;
+mod linear;
 mod load;
 
 use minisgl_cache::KvPool;
 use minisgl_cache::pool::KvLayer;
 use minisgl_comm::Communicator;
 use minisgl_kernels::ops::{self, Attention, AttentionParams, KvStore, QkNorm};
-use minisgl_kernels::{Error, Stream, Tensor, View, ViewMut};
+use minisgl_kernels::{Stream, Tensor, View};
 
 pub use self::activations::Activations;
 use self::experts::Experts;
 pub use self::geometry::{ExpertGeometry, Geometry};
+use self::linear::Linear;
 use crate::ModelError;
 use crate::batch::{Field, StepInputs};
 
@@ -67,19 +69,6 @@ enum Mlp {
         down_proj: Linear,
     },
     Sparse(Experts),
-}
-
-/// `[out, in]` and perhaps `[out]`.
-#[derive(Debug)]
-struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
-
-impl Linear {
-    fn forward(&self, stream: &Stream, x: View<'_>, out: ViewMut<'_>) -> Result<(), Error> {
-        ops::gemm(stream, x, self.weight.view(), self.bias.as_ref().map(Tensor::view), out)
-    }
 }
 
 /// What a forward pass works on besides weights and activations.
@@ -183,10 +172,12 @@ impl Decoder {
     ) -> Result<(), ModelError> {
         let (stream, t) = (context.stream, context.num_tokens());
         let x = activations.x.view().rows(0..t)?;
-        layer.qkv_proj.forward(stream, x, activations.qkv.view_mut().rows(0..t)?)?;
+        let qkv = activations.qkv.view_mut().rows(0..t)?;
+        layer.qkv_proj.forward(stream, x, &mut activations.quantized, qkv)?;
         self.attend(context, layer, attention, pool, activations)?;
         let attention = activations.attention.view().rows(0..t)?;
-        layer.o_proj.forward(stream, attention, activations.x.view_mut().rows(0..t)?)?;
+        let x = activations.x.view_mut().rows(0..t)?;
+        layer.o_proj.forward(stream, attention, &mut activations.quantized, x)?;
         Ok(())
     }
 
@@ -249,11 +240,13 @@ impl Decoder {
             Mlp::Sparse(experts) => return Ok(experts.forward(stream, t, activations)?),
         };
         let x = activations.x.view().rows(0..t)?;
-        gate_up_proj.forward(stream, x, activations.gate_up.view_mut().rows(0..t)?)?;
+        let gate_up = activations.gate_up.view_mut().rows(0..t)?;
+        gate_up_proj.forward(stream, x, &mut activations.quantized, gate_up)?;
         let gate_up = activations.gate_up.view().rows(0..t)?;
         ops::silu_and_mul(stream, gate_up, activations.inner.view_mut().rows(0..t)?)?;
         let inner = activations.inner.view().rows(0..t)?;
-        down_proj.forward(stream, inner, activations.x.view_mut().rows(0..t)?)?;
+        let x = activations.x.view_mut().rows(0..t)?;
+        down_proj.forward(stream, inner, &mut activations.quantized, x)?;
         Ok(())
     }
 

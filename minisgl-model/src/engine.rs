@@ -102,6 +102,7 @@ impl Engine {
             sampler: Sampler::new(
                 device,
                 geometry.first_token_id,
+                geometry.vocab_size,
                 limits.vocab_size,
                 max_sequences,
                 world_size,
@@ -182,14 +183,17 @@ impl Engine {
     /// Waits for a step: one sample per sampled sequence.
     ///
     /// # Errors
-    /// If the device failed.
+    /// If the device failed, or the group was aborted: then the samples may be anything.
     ///
     /// # Panics
     /// If another step was launched before and is not finished.
     pub fn finish(&mut self, step: Launched) -> Result<Vec<Sample>, ModelError> {
         assert_eq!(step.0, self.num_finished + 1, "steps are finished in their order");
         self.num_finished += 1;
-        self.results[(step.0 - 1) % MAX_LAUNCHED].finish()
+        let samples = self.results[(step.0 - 1) % MAX_LAUNCHED].finish()?;
+        // What the kernels of an aborted group leave behind is no result.
+        self.comm.check()?;
+        Ok(samples)
     }
 
     /// This rank's logits of the `num_sampled` sequences sampled in the last step, row by row.
@@ -245,8 +249,8 @@ impl StepMemory {
         let m = batch.sampling().len();
         let logits = self.activations.logits(m)?;
         let positions = self.inputs.field(Field::SampledPositions)?;
-        self.sampler.choose(stream, comm, logits, positions, batch)?;
         let rows = self.inputs.field(Field::SampledRows)?.rows(0..m)?;
+        self.sampler.choose(stream, comm, logits, rows, positions, batch)?;
         ops::scatter_ids(stream, self.sampler.chosen(m)?, rows, self.last_sampled.view_mut())?;
         Ok(())
     }

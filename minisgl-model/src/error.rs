@@ -125,6 +125,18 @@ pub enum ModelError {
         /// What it said.
         message: String,
     },
+    /// Ranks did not get on in time.
+    #[error("{what} {option}, {seconds} s{}", who_hangs(.ranks))]
+    Timeout {
+        /// What took too long; the sentence up to how long.
+        what: &'static str,
+        /// The option that says how long it may take.
+        option: &'static str,
+        /// How long that is.
+        seconds: f64,
+        /// Ranks of this process that do not answer any more.
+        ranks: Vec<usize>,
+    },
     /// Another node has left in good order.
     #[error("node {node} has left")]
     NodeLeft {
@@ -139,4 +151,13 @@ pub enum ModelError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+fn who_hangs(ranks: &[usize]) -> String {
+    let names: Vec<String> = ranks.iter().map(usize::to_string).collect();
+    match &names[..] {
+        [] => String::new(),
+        [rank] => format!(": rank {rank} does not answer"),
+        _ => format!(": ranks {} do not answer", names.join(", ")),
+    }
 }

@@ -8,15 +8,16 @@ mod launch;
 mod members;
 mod nodes;
 mod placement;
+mod start;
 mod wire;
 mod worker;
+mod workers;
 
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
 
 use minisgl_comm::AbortHandle;
 use minisgl_kernels::MemoryInfo;
@@ -26,10 +27,12 @@ pub(crate) use self::members::{Connect, connect_all};
 use self::nodes::OtherNodes;
 pub(crate) use self::placement::devices;
 use self::worker::{Report, Work};
-use crate::ModelError;
+pub use self::workers::RunningRanks;
+use self::workers::Workers;
 use crate::batch::BatchBuilder;
 use crate::engine::PhaseBackends;
 use crate::memory::MemoryPlan;
+use crate::{KvCacheDType, ModelError, QuantizationChoice};
 
 /// What a launched group can do; all fixed at start.
 #[derive(Clone, Debug)]
@@ -44,8 +47,12 @@ pub struct EngineLimits {
     pub eos_token_ids: Vec<u32>,
     /// Ranks.
     pub tp_size: usize,
-    /// Element type of weights, activations and KV.
+    /// Element type of weights and activations.
     pub dtype: &'static str,
+    /// What became of the weights of projections.
+    pub quantization: QuantizationChoice,
+    /// Element type of keys and values in the KV pool.
+    pub kv_cache_dtype: KvCacheDType,
     /// The device of each rank.
     pub device: String,
     /// Bytes of weights that a step reads, of all ranks: all but an input embedding of its own.
@@ -64,6 +71,23 @@ pub struct EngineLimits {
     pub num_parameters: usize,
     /// The architecture's name in `config.json`.
     pub architecture: &'static str,
+}
+
+impl EngineLimits {
+    /// The formats of numbers in words, such as `bfloat16 with projections in fp8 and KV in fp8_e4m3`.
+    pub fn number_formats(&self) -> String {
+        let mut others = Vec::new();
+        if self.quantization != QuantizationChoice::None {
+            others.push(format!("projections in {}", self.quantization.name()));
+        }
+        if self.kv_cache_dtype != KvCacheDType::Auto {
+            others.push(format!("KV in {}", self.kv_cache_dtype.name()));
+        }
+        match others.as_slice() {
+            [] => self.dtype.to_owned(),
+            others => format!("{} with {}", self.dtype, others.join(" and ")),
+        }
+    }
 }
 
 /// Hears how a launch gets on. Called from the launching thread.
@@ -104,19 +128,22 @@ pub trait LaunchObserver {
 pub struct RankGroup {
     limits: EngineLimits,
     builder: BatchBuilder,
-    workers: Vec<Worker>,
     reports: Receiver<Report>,
     in_flight: VecDeque<StepId>,
     abort: AbortHandle,
     nodes: Option<OtherNodes>,
+    workers: Workers,
+    step_timeout: Duration,
     /// Why the group is gone.
-    broken: Option<(usize, String)>,
+    broken: Option<Failure>,
 }
 
-#[derive(Debug)]
-struct Worker {
-    work: Option<Sender<Work>>,
-    thread: Option<JoinHandle<()>>,
+#[derive(Clone, Debug)]
+enum Failure {
+    /// Of a rank, or of what stands for it.
+    Rank(usize, String),
+    /// A step took too long, and these ranks do not even end.
+    StepTimeout(Vec<usize>),
 }
 
 impl RankGroup {
@@ -125,33 +152,61 @@ impl RankGroup {
         &self.limits
     }
 
+    /// Which ranks of this process still have a thread; for when the group is gone.
+    pub fn running_ranks(&self) -> RunningRanks {
+        self.workers.running().clone()
+    }
+
     /// Ends the group from anywhere: for a watchdog.
     pub fn abort_handle(&self) -> AbortHandle {
         self.abort.clone()
     }
 
-    /// The next report that is not about loading; the first failure breaks the group.
+    /// The samples of the oldest step; the first failure breaks the group, and so does a step that
+    /// takes too long.
     fn next_samples(&mut self) -> Result<StepOutput, ModelError> {
-        if self.broken.is_none() {
-            self.broken = match self.reports.recv() {
+        let begun = Instant::now();
+        while self.broken.is_none() {
+            let left = self.step_timeout.saturating_sub(begun.elapsed());
+            self.broken = match self.reports.recv_timeout(left) {
                 Ok(Report::Sampled(output)) => return Ok(output),
-                Ok(Report::Failed { rank, error }) => Some((rank, error.to_string())),
-                Ok(Report::Progress(_) | Report::Ready { .. }) => return self.next_samples(),
-                Err(_) => Some((0, "all ranks are gone".to_owned())),
+                Ok(Report::Failed { rank, error }) => Some(Failure::Rank(rank, error.to_string())),
+                Ok(Report::Progress(_) | Report::Ready { .. }) => None,
+                Err(RecvTimeoutError::Timeout) => Some(self.give_up()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    Some(Failure::Rank(0, "all ranks are gone".to_owned()))
+                }
             };
         }
         Err(self.failure())
     }
 
+    /// A step takes too long. The abort wakes the ranks that only wait for another one, here and on
+    /// other nodes; those that do not end then are at fault.
+    fn give_up(&mut self) -> Failure {
+        let error = self.step_timeout_error(Vec::new());
+        self.abort.abort(&error.to_string());
+        Failure::StepTimeout(self.workers.who_hangs())
+    }
+
     /// Breaks the group for what `error` says, unless it is broken.
     fn fail(&mut self, rank: usize, error: &str) -> ModelError {
-        self.broken.get_or_insert_with(|| (rank, error.to_owned()));
+        self.broken.get_or_insert_with(|| Failure::Rank(rank, error.to_owned()));
         self.failure()
     }
 
     fn failure(&self) -> ModelError {
-        let (rank, message) = self.broken.clone().unwrap_or_default();
-        ModelError::Rank { rank, message }
+        match self.broken.clone() {
+            Some(Failure::Rank(rank, message)) => ModelError::Rank { rank, message },
+            Some(Failure::StepTimeout(ranks)) => self.step_timeout_error(ranks),
+            None => ModelError::Rank { rank: 0, message: "ended".to_owned() },
+        }
+    }
+
+    fn step_timeout_error(&self, ranks: Vec<usize>) -> ModelError {
+        let seconds = self.step_timeout.as_secs_f64();
+        let (what, option) = ("a step takes longer than", "--watchdog-timeout");
+        ModelError::Timeout { what, option, seconds, ranks }
     }
 }
 
@@ -169,10 +224,9 @@ impl Executor for RankGroup {
             return Err(self.fail(0, &error.to_string()));
         }
         let batch = Arc::new(self.builder.build(&plan));
-        for worker in &self.workers {
+        for channel in self.workers.work() {
             let work = Work { step: plan.step, batch: Arc::clone(&batch) };
-            let sent = worker.work.as_ref().is_some_and(|channel| channel.send(work).is_ok());
-            if !sent {
+            if channel.send(work).is_err() {
                 // The thread is gone; it has said why, unless it could not even do that.
                 return Err(match self.next_samples() {
                     Err(error) => error,
@@ -214,18 +268,14 @@ impl Executor for RankGroup {
 impl Drop for RankGroup {
     fn drop(&mut self) {
         // The other nodes are to hear of a failure, not of a leave.
-        if let Some((_, reason)) = &self.broken {
-            self.abort.abort(reason);
+        if self.broken.is_some() {
+            self.abort.abort(&self.failure().to_string());
         }
         // Goodbyes come first: after them, that ranks leave is no failure to other nodes.
         self.nodes = None;
-        for worker in &mut self.workers {
-            worker.work = None; // The end of the channel is the end of the thread.
-        }
-        for worker in &mut self.workers {
-            if let Some(thread) = worker.thread.take() {
-                let _ = thread.join(); // A panic in it was reported as a failure.
-            }
-        }
+        // Then the threads end, by the drop of `workers`.
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,7 @@ pub mod group;
 pub mod memory;
 pub mod options;
 pub mod presets;
+mod quantization;
 pub mod rope;
 pub mod sampler;
 pub mod shard;
@@ -41,9 +42,12 @@ pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use doctor::{Finding, doctor};
 pub use error::ModelError;
-pub use group::{EngineLimits, LaunchObserver, RankGroup};
+pub use group::{EngineLimits, LaunchObserver, RankGroup, RunningRanks};
 pub use minisgl_comm::AbortHandle;
 pub use minisgl_comm::nodes::{NodeConfig, Secret};
 pub use minisgl_kernels::cuda::LibrarySearch;
-pub use options::{AllReduceChoice, AttentionChoice, DTypeChoice, DeviceChoice, EngineOptions};
+pub use options::{
+    AllReduceChoice, AttentionChoice, DTypeChoice, DeviceChoice, EngineOptions, KvCacheDType,
+    QuantizationChoice,
+};
 pub use presets::preset;

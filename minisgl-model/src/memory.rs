@@ -7,6 +7,7 @@ use minisgl_kernels::Device;
 use crate::batch::StepInputs;
 use crate::decoder::{Activations, Geometry};
 use crate::engine::StepLimits;
+use crate::sampler::Sampler;
 use crate::{EngineOptions, ModelConfig, ModelError};
 
 /// The share of free memory used unless told otherwise: on a CPU others live there too.
@@ -96,6 +97,7 @@ fn plan_within(
     let step_bytes = sum(&|(geometry, _)| {
         Activations::bytes(geometry, limits.max_tokens, limits.max_sequences)
             + StepInputs::bytes(limits.max_tokens, limits.max_sequences)
+            + Sampler::bytes(geometry.vocab_size, limits.vocab_size, limits.max_sequences)
             + table_bytes
             + rotary_bytes
     }) + budget.workspace_bytes;

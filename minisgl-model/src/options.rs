@@ -18,14 +18,20 @@ use crate::ModelError;
 pub struct EngineOptions {
     /// Where to compute.
     pub device: DeviceChoice,
-    /// Which GPU each rank uses, by the driver's numbers; the first ones if not given.
+    /// Which GPU each rank of this process uses, by the driver's numbers; the first ones if not given.
     pub gpus: Option<Vec<usize>>,
     /// How GPUs sum.
     pub all_reduce: AllReduceChoice,
-    /// How long the ranks may take to come together.
+    /// How long the ranks may take to come together, and how long the loading of those of this
+    /// process may take from one sign of progress to the next.
     pub init_timeout: Duration,
+    /// How long a step may take before the group counts as broken.
+    pub step_timeout: Duration,
     /// How long one of NCCL's collectives may take.
     pub nccl_timeout: Duration,
+    /// Whether NCCL is told that ranks may share a GPU, by `NCCL_MULTI_RANK_GPU_ENABLE=1`. It reads
+    /// that variable itself.
+    pub nccl_shares_gpus: bool,
     /// Where the fastest GEMM algorithms of a GPU are kept; they are not measured if not given.
     pub gemm_cache: Option<PathBuf>,
     /// Where the CUDA libraries are looked for.
@@ -36,8 +42,12 @@ pub struct EngineOptions {
     pub tp_size: NonZeroUsize,
     /// The other processes that have ranks, if there are any; each has the same number.
     pub nodes: Option<NodeConfig>,
-    /// Element type of weights, activations and KV.
+    /// Element type of weights and activations, and of KV unless that is chosen apart.
     pub dtype: DTypeChoice,
+    /// What becomes of the weights when they are loaded.
+    pub quantization: QuantizationChoice,
+    /// Element type of keys and values in the KV pool.
+    pub kv_cache_dtype: KvCacheDType,
     /// Attention kernels.
     pub attention: AttentionChoice,
     /// Tokens in a KV page.
@@ -67,14 +77,18 @@ impl Default for EngineOptions {
             device: DeviceChoice::Auto,
             gpus: None,
             all_reduce: AllReduceChoice::Auto,
-            init_timeout: Duration::from_secs(120),
+            init_timeout: Duration::from_secs(600),
+            step_timeout: Duration::from_secs(300),
             nccl_timeout: Duration::from_secs(600),
+            nccl_shares_gpus: false,
             gemm_cache: None,
             libraries: LibrarySearch::default(),
             cpu_threads: None,
             tp_size: NonZeroUsize::MIN,
             nodes: None,
             dtype: DTypeChoice::Auto,
+            quantization: QuantizationChoice::None,
+            kv_cache_dtype: KvCacheDType::Auto,
             attention: AttentionChoice::AUTO,
             page_size: PageSize::new(1).expect("1 is a page size"),
             cache: CacheKind::Radix,
@@ -122,11 +136,12 @@ pub enum DeviceChoice {
 /// How GPUs sum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AllReduceChoice {
-    /// Small arrays through peer memory if there is access to it, large ones through NCCL.
+    /// Small arrays through peer memory if there is access to it, which takes one process; all others
+    /// through NCCL.
     Auto,
     /// NCCL alone.
     Nccl,
-    /// As `Auto`, or an error without peer access.
+    /// As `Auto` in one process, or an error without peer access.
     P2p,
 }
 
@@ -141,6 +156,45 @@ pub enum DTypeChoice {
     Bfloat16,
     /// 16 bits of IEEE 754.
     Float16,
+}
+
+/// What becomes of the weights of projections when they are loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QuantizationChoice {
+    /// They stay what `--dtype` says.
+    None,
+    /// 8-bit floats (E4M3) with a scale per output feature; what they multiply is rounded likewise,
+    /// with a scale per token.
+    Fp8,
+}
+
+impl QuantizationChoice {
+    /// Its name as an option.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Fp8 => "fp8",
+        }
+    }
+}
+
+/// Element type of keys and values in the KV pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KvCacheDType {
+    /// That of activations.
+    Auto,
+    /// 8-bit floats (E4M3), with a scale of 1: what is beyond 448 becomes that.
+    Fp8,
+}
+
+impl KvCacheDType {
+    /// Its name as an option.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Fp8 => "fp8_e4m3",
+        }
+    }
 }
 
 /// One attention backend.
@@ -210,6 +264,30 @@ impl FromStr for DTypeChoice {
     }
 }
 
+impl FromStr for QuantizationChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "fp8" => Ok(Self::Fp8),
+            _ => Err(format!("unknown quantization `{text}`: use none or fp8")),
+        }
+    }
+}
+
+impl FromStr for KvCacheDType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "fp8" | "fp8_e4m3" => Ok(Self::Fp8),
+            _ => Err(format!("unknown KV cache dtype `{text}`: use auto, fp8 or fp8_e4m3")),
+        }
+    }
+}
+
 impl FromStr for AttentionBackend {
     type Err = String;
 
@@ -258,6 +336,29 @@ impl fmt::Display for AttentionChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn eight_bit_floats_are_asked_for_by_name() {
+        for name in ["none", "fp8"] {
+            assert_eq!(name.parse::<QuantizationChoice>().unwrap().name(), name);
+        }
+        for bad in ["", "awq", "FP8"] {
+            let error = bad.parse::<QuantizationChoice>().unwrap_err();
+            assert!(error.contains(&format!("`{bad}`: use none or fp8")), "{error}");
+        }
+        for (name, kind) in [
+            ("auto", KvCacheDType::Auto),
+            ("fp8", KvCacheDType::Fp8),
+            ("fp8_e4m3", KvCacheDType::Fp8),
+        ] {
+            assert_eq!(name.parse(), Ok(kind));
+            assert_eq!(kind.name().parse(), Ok(kind));
+        }
+        for bad in ["", "fp8_e5m2", "int8"] {
+            let error = bad.parse::<KvCacheDType>().unwrap_err();
+            assert!(error.contains(&format!("`{bad}`: use auto, fp8 or fp8_e4m3")), "{error}");
+        }
+    }
 
     #[test]
     fn attention_is_one_name_or_a_pair() {

@@ -36,6 +36,7 @@ fn decoding(requests: usize, page_size: usize) -> Scheduler {
             max_tokens: MAX_TOKENS,
             stop_token_ids: Arc::from([2]),
             sampling: SamplingParams::GREEDY,
+            adjustments: None,
         };
         scheduler.add(request).expect("it fits");
     }

@@ -44,6 +44,18 @@ pub enum SchedError {
         /// What fits.
         max: usize,
     },
+    /// A request with more of something than there is room for.
+    #[error("{id}: {count} {what}, at most {max} are allowed")]
+    TooMany {
+        /// Whose.
+        id: RequestId,
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// How many are possible.
+        max: usize,
+    },
     /// A request with the number of one that is open.
     #[error("{id} is open already")]
     Duplicate {

@@ -9,7 +9,7 @@
 //! inputs: same calls, same plans.
 //!
 //! # Reading order
-//! 1. [`request`]: what is asked for and what comes back.
+//! 1. [`request`]: what is asked for and what comes back; [`adjustment`]: what is done to logits.
 //! 2. [`step`]: the plan and its output, the contract with the executor.
 //! 3. [`scheduler`]: waiting, running, finished; admission and chunked prefill.
 //! 4. [`driver`]: the loop.
@@ -38,6 +38,7 @@ assert!(matches!(events.last(), Some(Event::Finished { .. })));
 )]
 #![forbid(unsafe_code)]
 
+pub mod adjustment;
 pub mod config;
 pub mod driver;
 pub mod error;
@@ -48,6 +49,7 @@ pub mod scheduler;
 pub mod sim;
 pub mod step;
 
+pub use adjustment::{Adjusting, Adjustments, FirstAdjusting, TokenSet};
 pub use config::SchedulerConfig;
 pub use driver::Driver;
 pub use error::SchedError;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use minisgl_cache::page::TokenId;
 
+use crate::adjustment::Adjustments;
+
 /// A request's number, chosen by the caller; unique among the requests that are open.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RequestId(pub u64);
@@ -51,9 +53,12 @@ pub struct Request {
     pub stop_token_ids: Arc<[TokenId]>,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
+    /// What is done to the logits before; `None` if nothing.
+    pub adjustments: Option<Arc<Adjustments>>,
 }
 
-/// Log-probabilities at one position, under the model's distribution before temperature.
+/// Log-probabilities at one position, under the model's distribution: before adjustments and
+/// temperature.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TokenLogprobs {
     /// Of the token chosen.

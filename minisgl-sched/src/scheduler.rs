@@ -23,6 +23,7 @@ use minisgl_cache::{IntegrityError, KvManager, RowId, Usage};
 
 use self::release::Releases;
 use self::running::Running;
+use crate::adjustment::{MAX_HELD_BACK, MAX_LOGIT_BIAS};
 use crate::request::{Event, FinishReason, Request, RequestId};
 use crate::step::{Sample, StepId, StepOutput};
 use crate::{SchedError, SchedulerConfig};
@@ -116,6 +117,7 @@ impl Scheduler {
         if prompt.saturating_add(max_tokens) > self.max_seq_len {
             return Err(SchedError::TooLong { id, prompt, max_tokens, max: self.max_seq_len });
         }
+        check_adjustments(&request)?;
         if !self.open.insert(id) {
             return Err(SchedError::Duplicate { id });
         }
@@ -237,4 +239,19 @@ impl Scheduler {
         self.releases.run(&mut self.kv, self.last_committed);
         Event::Finished { id, reason, cached_tokens }
     }
+}
+
+/// Refuses what no executor has room for.
+fn check_adjustments(request: &Request) -> Result<(), SchedError> {
+    let Some(adjustments) = &request.adjustments else { return Ok(()) };
+    let held_back = if adjustments.min_tokens > 0 { request.stop_token_ids.len() } else { 0 };
+    for (what, count, max) in [
+        ("entries of logit_bias", adjustments.logit_bias.len(), MAX_LOGIT_BIAS),
+        ("stop tokens with min_tokens", held_back, MAX_HELD_BACK),
+    ] {
+        if count > max {
+            return Err(SchedError::TooMany { id: request.id, what, count, max });
+        }
+    }
+    Ok(())
 }

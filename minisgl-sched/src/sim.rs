@@ -160,9 +160,11 @@ impl SimExecutor {
             + self.cost.per_context_token_us * context as f64;
         let params = sequence.sampling?;
         let sample = sample(self.seed, hash, &params, self.not_finite_every);
-        if let Sample::Token { token, .. } = sample {
-            self.last_sampled[row] = Some(token);
-        }
+        // A step in flight may compute on from a sample that is none; nobody looks at what comes of it.
+        self.last_sampled[row] = Some(match sample {
+            Sample::Token { token, .. } => token,
+            Sample::NotFinite => 0,
+        });
         Some(sample)
     }
 
@@ -248,6 +250,7 @@ pub fn request(id: u64, prompt: Vec<TokenId>, max_tokens: usize) -> Request {
         max_tokens,
         stop_token_ids: [].into(),
         sampling: SamplingParams::GREEDY,
+        adjustments: None,
     }
 }
 

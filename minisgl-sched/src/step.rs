@@ -4,6 +4,7 @@
 use minisgl_cache::page::TokenId;
 use minisgl_cache::{RowId, TableUpdate};
 
+use crate::adjustment::Adjusting;
 use crate::request::{RequestId, SamplingParams, TokenLogprobs};
 
 /// Steps are numbered from 1 and run in that order.
@@ -47,6 +48,8 @@ pub struct SequencePlan {
     pub input: InputTokens,
     /// Sample a token after the last one, like this; `None` for a chunk with more to come.
     pub sampling: Option<SamplingParams>,
+    /// If the logits are to be changed before that; never set where no token is sampled.
+    pub adjusting: Option<Adjusting>,
 }
 
 /// Where input tokens come from.

@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use minisgl_sched::{
@@ -136,6 +137,7 @@ fn request(client: usize) -> Request {
         max_tokens: OUTPUT_TOKENS,
         stop_token_ids: [].into(),
         sampling: SamplingParams::GREEDY,
+        adjustments: None,
     }
 }
 
@@ -169,7 +171,7 @@ fn engine_to_clients(criterion: &mut Criterion) {
 }
 
 fn limits(max_open_requests: usize) -> EngineConfig {
-    EngineConfig { max_open_requests, step_timeout: EngineConfig::DEFAULT_STEP_TIMEOUT }
+    EngineConfig { max_open_requests, step_timeout: Duration::from_secs(300) }
 }
 
 async fn run_clients(engine: &Engine, clients: usize) {

@@ -5,13 +5,14 @@
 //!
 //! # Reading order
 //! 1. [`error`], `response`: what is sent back.
-//! 2. `fields`, `params`, `prompt`: what is asked for, checked field by field.
+//! 2. `fields`, `params`, `adjustments`, `prompt`: what is asked for, checked field by field.
 //! 3. `chat`, `completions`, `generate`, `tokenize`: the endpoints that take text.
 //! 4. `reply`, `wire`, `stream`: how outputs are written.
 //! 5. `auth`, `metrics`, `models`, `request_body`, `route`: the rest.
 
 pub mod error;
 
+mod adjustments;
 mod auth;
 mod chat;
 mod completions;
@@ -30,9 +31,11 @@ mod tokenize;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, HeaderValue};
+use hyper::header::{ALLOW, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use minisgl_sched::TokenId;
 use serde::Serialize;
@@ -46,6 +49,7 @@ use crate::text::TextModel;
 
 use self::auth::ApiKey;
 use self::error::ApiError;
+use self::fields::Fields;
 use self::metrics::Counters;
 use self::params::CommonParams;
 use self::reply::{Format, Reply};
@@ -53,6 +57,7 @@ use self::response::{empty_response, event_response, json_response};
 use self::route::Route;
 use self::stream::EventStream;
 
+pub(crate) use self::adjustments::{BIASES, PENALTIES};
 pub(crate) use self::params::random_seed;
 pub use self::response::Body;
 
@@ -106,14 +111,20 @@ impl Api {
 
     /// Answers one request.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
-        let request_id = request_id(&request);
+        let (head, mut body) = request.into_parts();
+        let request_id = request_id(&head.headers);
         let what = tracing::enabled!(tracing::Level::DEBUG)
-            .then(|| format!("{} {}", request.method(), request.uri().path()));
-        let mut response = match self.dispatch(request).await {
+            .then(|| format!("{} {}", head.method, head.uri.path()));
+        let mut response = match self.dispatch(&head, &mut body).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!("refused: {error:?}");
-                error.to_response()
+                let response = error.to_response();
+                // Who is late already is not waited for again.
+                if response.status() != StatusCode::REQUEST_TIMEOUT {
+                    request_body::discard(&head.headers, &mut body).await;
+                }
+                response
             }
         };
         self.counters.count_response(response.status());
@@ -124,15 +135,18 @@ impl Api {
         response
     }
 
-    async fn dispatch(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    async fn dispatch(
+        &self,
+        head: &Parts,
+        body: &mut Incoming,
+    ) -> Result<Response<Body>, ApiError> {
         // What is checked here is what is routed below: the path as it is, without any rewriting.
-        let path = request.uri().path();
-        let route = Route::of(path);
-        let method = request.method();
+        let route = Route::of(head.uri.path());
+        let method = &head.method;
         let is_public = matches!(route, Some(Route::Health)) || method == Method::OPTIONS;
         if let Some(key) = &self.api_key
             && !is_public
-            && !key.is_in(request.headers())
+            && !key.is_in(&head.headers)
         {
             return Err(ApiError::unauthorized());
         }
@@ -151,16 +165,16 @@ impl Api {
             Route::Models => Ok(self.models()),
             Route::Model(id) => self.model(&id),
             Route::Root => Ok(json_response(StatusCode::OK, &Status { status: "ok" })),
-            Route::Chat => self.chat(&self.body(request).await?).await,
-            Route::Completions => self.completions(&self.body(request).await?).await,
-            Route::Generate => self.generate(&self.body(request).await?).await,
-            Route::Tokenize => self.tokenize(&self.body(request).await?).await,
-            Route::Detokenize => self.detokenize(&self.body(request).await?).await,
+            Route::Chat => self.chat(&self.body(head, body).await?).await,
+            Route::Completions => self.completions(&self.body(head, body).await?).await,
+            Route::Generate => self.generate(&self.body(head, body).await?).await,
+            Route::Tokenize => self.tokenize(&self.body(head, body).await?).await,
+            Route::Detokenize => self.detokenize(&self.body(head, body).await?).await,
         }
     }
 
-    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, ApiError> {
-        request_body::read(request, self.max_body_bytes).await
+    async fn body(&self, head: &Parts, body: &mut Incoming) -> Result<Bytes, ApiError> {
+        request_body::read(&head.headers, body, self.max_body_bytes).await
     }
 
     fn health(&self) -> Response<Body> {
@@ -230,6 +244,11 @@ impl Api {
         Ok(reply.whole(generation))
     }
 
+    /// Counts the fields that nobody asked for.
+    fn finish(&self, fields: Fields<'_>) {
+        self.counters.unknown_fields.fetch_add(fields.finish() as u64, Ordering::Relaxed);
+    }
+
     /// Checks the name of the model, if there is one.
     fn check_model(&self, name: Option<String>) -> Result<(), ApiError> {
         match name.as_deref() {
@@ -246,9 +265,9 @@ struct Status {
 }
 
 /// The client's id of the request if it is harmless, else a new one.
-fn request_id(request: &Request<Incoming>) -> HeaderValue {
+fn request_id(headers: &HeaderMap) -> HeaderValue {
     let is_harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
-    let given = request.headers().get(REQUEST_ID).filter(|id| {
+    let given = headers.get(REQUEST_ID).filter(|id| {
         (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(is_harmless)
     });
     let random = || HeaderValue::try_from(Uuid::new_v4().simple().to_string());

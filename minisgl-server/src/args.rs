@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use minisgl_model::{AllReduceChoice, AttentionChoice, DTypeChoice, DeviceChoice};
+use minisgl_model::{
+    AllReduceChoice, AttentionChoice, DTypeChoice, DeviceChoice, KvCacheDType, QuantizationChoice,
+};
 use minisgl_sched::CacheKind;
 
 use self::nodes::NodeArgs;
@@ -129,10 +131,22 @@ pub(crate) struct WorkloadArgs {
     #[arg(long, value_name = "TOKENS", default_value = "1024", help_heading = "Workload")]
     pub(crate) max_output: u32,
     /// Temperature of sampling; 0 takes the most likely token each time
-    #[arg(long, value_name = "T", default_value = "0.6", help_heading = "Workload")]
+    #[arg(
+        long,
+        value_name = "T",
+        default_value = "0.6",
+        allow_negative_numbers = true,
+        help_heading = "Workload"
+    )]
     pub(crate) temperature: f32,
     /// How often each workload is run, each time with other prompts
-    #[arg(long, value_name = "N", default_value = "2", help_heading = "Workload")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "2",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Workload"
+    )]
     pub(crate) rounds: u32,
 }
 
@@ -158,9 +172,13 @@ pub(crate) struct ServeArgs {
     /// What clients call the model [default: what --model says]
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub(crate) served_model_name: Option<String>,
-    /// Type of weights, activations and KV: auto (as config.json says), float16, bfloat16, float32
+    /// Type of weights and activations, and of KV if --kv-cache-dtype is auto: auto (as config.json says), float16, bfloat16, float32
     #[arg(long, value_name = "TYPE", default_value = "auto", help_heading = "Model")]
     pub(crate) dtype: DTypeChoice,
+    /// Weights of attention and MLP as 8-bit floats, made when they are loaded, and what they multiply too:
+    /// none, fp8
+    #[arg(long, value_name = "HOW", default_value = "none", help_heading = "Model")]
+    pub(crate) quantization: QuantizationChoice,
     /// Tokens that prompt and output of a request may have together, if less than the model allows
     #[arg(long, value_name = "TOKENS", help_heading = "Model")]
     pub(crate) max_seq_len_override: Option<usize>,
@@ -184,10 +202,12 @@ pub(crate) struct ServeArgs {
     /// Where to compute: auto, cpu, cuda
     #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Machine")]
     pub(crate) device: DeviceChoice,
-    /// Which GPU each rank uses, by the driver's numbers; one named twice is shared [default: 0,1,..]
+    /// Which GPU each rank of this node uses, by the driver's numbers; one named twice is shared
+    /// [default: 0,1,..]
     #[arg(long, value_name = "N,N,..", value_delimiter = ',', help_heading = "Machine")]
     pub(crate) devices: Option<Vec<usize>>,
-    /// How GPUs sum: auto (small arrays through each other's memory, large ones through NCCL), nccl, p2p
+    /// How GPUs sum: auto (small arrays through each other's memory, large ones and those of several
+    /// nodes through NCCL), nccl, p2p
     #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Machine")]
     pub(crate) all_reduce: AllReduceChoice,
     /// Seconds that one of NCCL's collectives may take before the group counts as broken
@@ -226,6 +246,10 @@ pub(crate) struct ServeArgs {
     /// KV pages [default: as many as fit]
     #[arg(long, value_name = "N", help_heading = "Memory")]
     pub(crate) num_pages: Option<usize>,
+    /// Type of keys and values in the cache: auto (as --dtype), or fp8 (fp8_e4m3: half of bfloat16's
+    /// bytes, so twice the tokens)
+    #[arg(long, value_name = "TYPE", default_value = "auto", help_heading = "Memory")]
+    pub(crate) kv_cache_dtype: KvCacheDType,
     /// Tokens in a KV page
     #[arg(long, value_name = "TOKENS", default_value = "1", help_heading = "Memory")]
     pub(crate) page_size: usize,
@@ -312,6 +336,7 @@ pub(crate) struct ServeArgs {
         env = "MINISGL_SHELL_TEMPERATURE",
         value_name = "T",
         default_value = "0.6",
+        allow_negative_numbers = true,
         help_heading = "Shell"
     )]
     pub(crate) shell_temperature: f32,
@@ -331,11 +356,12 @@ pub(crate) struct ServeArgs {
         env = "MINISGL_SHELL_TOP_P",
         value_name = "P",
         default_value = "1",
+        allow_negative_numbers = true,
         help_heading = "Shell"
     )]
     pub(crate) shell_top_p: f32,
 
-    /// What is logged: error, warn, info, debug, trace, or a filter such as minisgl_sched=trace
+    /// What is logged: error, warn, info, debug, trace, off, or a filter such as minisgl_sched=trace
     #[arg(long, env = "MINISGL_LOG", value_name = "LEVEL", help_heading = "Other")]
     pub(crate) log_level: Option<String>,
 

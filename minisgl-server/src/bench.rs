@@ -17,7 +17,7 @@ use minisgl_server::llm::Silent;
 use self::floor::Floor;
 use self::workload::Workload;
 use crate::args::WorkloadArgs;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::logging::LoadProgress;
 use crate::model_source::resolve_model;
 
@@ -27,6 +27,9 @@ use crate::model_source::resolve_model;
 /// # Errors
 /// If the model does not load, the workload does not fit it, or the engine fails.
 pub(crate) fn offline(config: &Config, args: &WorkloadArgs) -> Result<()> {
+    ensure!(!matches!(config.mode, Mode::Shell(_)), "bench offline is no shell: leave out --shell");
+    let random =
+        Workload::random(args.num_seqs, args.max_input, args.max_output, args.temperature)?;
     let (checkpoint, name) = resolve_model(&config.model, !config.engine.dummy_weights)?;
     let bandwidth = device_bandwidth(&config.engine, &Silent)?;
     let begun = Instant::now();
@@ -37,7 +40,7 @@ pub(crate) fn offline(config: &Config, args: &WorkloadArgs) -> Result<()> {
         out,
         "model {name}: {:.1} M parameters, {}, tp {}, on {}; ready in {:.2} s",
         limits.num_parameters as f64 / 1e6,
-        limits.dtype,
+        limits.number_formats(),
         limits.tp_size,
         limits.device,
         begun.elapsed().as_secs_f64()
@@ -52,13 +55,8 @@ pub(crate) fn offline(config: &Config, args: &WorkloadArgs) -> Result<()> {
 
     let warm_up = Workload::of_one(64, 8, args.temperature);
     run(&mut driver, warm_up.requests(&limits, 0)?)?;
-    let cases = [
-        (
-            "offline",
-            Workload::random(args.num_seqs, args.max_input, args.max_output, args.temperature)?,
-        ),
-        ("one sequence", Workload::of_one(128, 256, args.temperature)),
-    ];
+    let cases =
+        [("offline", random), ("one sequence", Workload::of_one(128, 256, args.temperature))];
     for (case, workload) in &cases {
         let (input, output) = workload.num_tokens();
         let floor = Floor::of(workload, &limits, bandwidth);

@@ -11,10 +11,13 @@ use minisgl_model::EngineOptions;
 use minisgl_sched::PageSize;
 
 use crate::args::{ModelSource, ServeArgs};
-use crate::doctor::library_search;
+use crate::doctor::{library_search, nccl_shares_gpus};
 
 /// Tokenizing threads beyond this only fight for cores.
 const MAX_TOKENIZERS: usize = 64;
+
+/// Those that sampling without a server takes.
+const TEMPERATURES: std::ops::RangeInclusive<f32> = 0.0..=100.0;
 
 /// See the fields.
 #[derive(Clone, Debug)]
@@ -94,6 +97,10 @@ impl Config {
             "--revision needs --model: which model's?"
         );
         ensure!(!args.host.is_empty(), "--host must not be empty");
+        ensure!(
+            args.served_model_name.as_deref().is_none_or(|name| !name.is_empty()),
+            "--served-model-name must not be empty"
+        );
         ensure!(args.max_body_bytes > 0, "--max-body-bytes 0 would refuse every request");
         ensure!(
             args.num_tokenizer <= MAX_TOKENIZERS,
@@ -118,13 +125,7 @@ impl Config {
         } else if args.shell {
             ensure!(!restart_on_failure, "--restart-on-failure is for the server, not for --shell");
             ensure!(!args.dummy_weight, "--shell with --dummy-weight: there is nothing to talk to");
-            ensure!(args.shell_max_tokens > 0, "--shell-max-tokens 0 leaves no room for an answer");
-            Mode::Shell(ShellConfig {
-                max_tokens: args.shell_max_tokens,
-                temperature: args.shell_temperature,
-                top_k: u32::try_from(args.shell_top_k).unwrap_or(0),
-                top_p: args.shell_top_p,
-            })
+            Mode::Shell(ShellConfig::from_args(&args)?)
         } else {
             Mode::Serve(ServeConfig {
                 host: args.host,
@@ -149,13 +150,17 @@ impl Config {
                 gpus: args.devices,
                 all_reduce: args.all_reduce,
                 nccl_timeout: Duration::from_secs(args.nccl_timeout),
+                nccl_shares_gpus: nccl_shares_gpus(),
                 init_timeout: Duration::from_secs_f64(args.nodes.dist_init_timeout),
+                step_timeout: Duration::from_secs_f64(args.nodes.watchdog_timeout),
                 gemm_cache: gemm_cache(),
                 libraries: library_search(),
                 cpu_threads: args.cpu_threads,
                 tp_size: args.tp_size,
                 nodes,
                 dtype: args.dtype,
+                quantization: args.quantization,
+                kv_cache_dtype: args.kv_cache_dtype,
                 attention: args.attention_backend,
                 page_size,
                 cache: args.cache_type,
@@ -171,6 +176,31 @@ impl Config {
             chat_template: args.chat_template,
             overlap: !args.disable_overlap_scheduling,
             mode,
+        })
+    }
+}
+
+impl ShellConfig {
+    fn from_args(args: &ServeArgs) -> Result<Self> {
+        let (temperature, top_p) = (args.shell_temperature, args.shell_top_p);
+        ensure!(args.shell_max_tokens > 0, "--shell-max-tokens 0 leaves no room for an answer");
+        ensure!(
+            TEMPERATURES.contains(&temperature),
+            "--shell-temperature {temperature} is not allowed: use {} to {}",
+            TEMPERATURES.start(),
+            TEMPERATURES.end()
+        );
+        ensure!(
+            top_p > 0.0 && top_p <= 1.0,
+            "--shell-top-p {top_p} is not allowed: use more than 0, at most 1"
+        );
+        let top_k = args.shell_top_k;
+        ensure!(top_k >= -1, "--shell-top-k {top_k} is not allowed: use -1 for all, or more");
+        Ok(Self {
+            max_tokens: args.shell_max_tokens,
+            temperature,
+            top_k: u32::try_from(top_k).unwrap_or(0),
+            top_p,
         })
     }
 }

@@ -34,6 +34,14 @@ impl Detokenizer {
         Self { skip_special_tokens, at_start: true, stripped: 0, held: Vec::new() }
     }
 
+    /// After the text of `prompt`: a space before the next word is one between words.
+    pub fn after(skip_special_tokens: bool, vocabulary: &TokenBytes, prompt: &[TokenId]) -> Self {
+        let is_text =
+            |token: &TokenId| !vocabulary.is_special(*token) && !vocabulary.get(*token).is_empty();
+        let at_start = !prompt.iter().rev().any(is_text);
+        Self { at_start, ..Self::new(skip_special_tokens) }
+    }
+
     /// Appends to `out` what becomes certain with `token`.
     pub fn push(&mut self, vocabulary: &TokenBytes, token: TokenId, out: &mut String) {
         if self.skip_special_tokens && vocabulary.is_special(token) {

@@ -38,3 +38,8 @@ pub(crate) fn library_search() -> LibrarySearch {
         kernels: path("MINISGL_KERNELS"),
     }
 }
+
+/// Whether NCCL is told that ranks may share a GPU; it reads the variable itself.
+pub(crate) fn nccl_shares_gpus() -> bool {
+    env::var_os("NCCL_MULTI_RANK_GPU_ENABLE").is_some_and(|value| value == "1")
+}

@@ -33,13 +33,9 @@ pub const MAX_BATCHES: usize = 64;
 pub struct EngineConfig {
     /// Requests open at a time, whether they run or wait; more are refused.
     pub max_open_requests: usize,
-    /// A step that takes longer than this is believed to hang.
+    /// A step that takes longer than this is believed to hang. What executes the steps is to give it
+    /// up then; here it is only reported.
     pub step_timeout: Duration,
-}
-
-impl EngineConfig {
-    /// Generous: a long prompt on a small CPU takes a while.
-    pub const DEFAULT_STEP_TIMEOUT: Duration = Duration::from_secs(300);
 }
 
 /// A handle of the engine thread, or of the one that has taken its place.
@@ -196,14 +192,19 @@ async fn route(mut batches: mpsc::Receiver<Vec<Event>>, shared: Arc<Shared>) {
             }
         }
     }
-    for (id, route) in shared.routes().take().into_iter().flatten() {
-        let _ = route.updates.send(Update { index: route.index, event: shared.lost(id) });
-    }
+    shared.close_routes();
 }
 
 impl Shared {
     fn routes(&self) -> MutexGuard<'_, Option<HashMap<RequestId, Route>>> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells all that still wait that nothing more will come.
+    fn close_routes(&self) {
+        for (id, route) in self.routes().take().into_iter().flatten() {
+            let _ = route.updates.send(Update { index: route.index, event: self.lost(id) });
+        }
     }
 
     /// The last event of a request when the thread has ended.
@@ -290,6 +291,13 @@ impl Engine {
     /// Takes no more requests from now on.
     pub fn drain(&self) {
         self.shared().draining.store(true, Ordering::Release);
+    }
+
+    /// Ends all open requests with an abort, whatever the thread does: for one that does not
+    /// [`stop`](Engine::stop), since its step hangs.
+    pub fn abandon(&self) {
+        self.drain();
+        self.shared().close_routes();
     }
 
     /// Ends the thread after the step it is at; requests still open end with an abort.

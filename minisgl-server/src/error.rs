@@ -91,6 +91,14 @@ pub enum ServerError {
     /// The scheduler refused its configuration or a request.
     #[error(transparent)]
     Scheduler(Box<SchedError>),
+    /// A host without an address.
+    #[error("cannot listen on {host}: {source}")]
+    Host {
+        /// Which one.
+        host: String,
+        /// Why there is none.
+        source: io::Error,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {

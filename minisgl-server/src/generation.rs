@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use minisgl_sched::{Event, FinishReason, Request, RequestId, SamplingParams, TokenId};
+use minisgl_sched::{
+    Adjustments, Event, FinishReason, Request, RequestId, SamplingParams, TokenId,
+};
 
 use crate::engine::{Submission, Update};
 use crate::output::{Delta, Output, OutputOptions};
@@ -20,12 +22,28 @@ use crate::text::TextModel;
 pub struct GenerationParams {
     /// Choices per prompt.
     pub n: usize,
+    /// Whether outputs go on with the text of their prompts, or are texts of their own, as answers
+    /// in a chat.
+    pub continues: bool,
     /// Tokens to generate at most; what is left of the context if not given, or if less is left.
     pub max_tokens: Option<usize>,
     /// How tokens are chosen; the seed is that of the first choice, the others count up from it.
     pub sampling: SamplingParams,
+    /// What is done to logits before, if anything.
+    pub adjustments: Option<Arc<Adjustments>>,
     /// How tokens become text.
     pub output: OutputOptions,
+}
+
+/// `adjustments` as a request has them: none if they change nothing.
+pub fn adjustments(
+    adjustments: Adjustments,
+    stop_token_ids: &[TokenId],
+) -> Option<Arc<Adjustments>> {
+    // Without stop tokens there are none to hold back.
+    let min_tokens = if stop_token_ids.is_empty() { 0 } else { adjustments.min_tokens };
+    let adjustments = Adjustments { min_tokens, ..adjustments };
+    (!adjustments.is_none()).then(|| Arc::new(adjustments))
 }
 
 /// Why an output ended well.
@@ -133,12 +151,17 @@ impl Generation {
         for prompt in prompts {
             generation.counts.prompt += prompt.len();
             let first = generation.choices.len();
+            let vocabulary = generation.text.tokenizer.token_bytes();
+            let output = match params.continues {
+                true => Output::after(&params.output, vocabulary, &prompt),
+                false => Output::new(&params.output),
+            };
             for sibling in 0..params.n {
                 let request = generation.request(prompt.clone(), params, sibling);
                 generation.choices.push(Choice {
                     delta: Delta::default(),
                     end: None,
-                    output: Output::new(&params.output),
+                    output: output.clone(),
                     stopped: false,
                     request: Some(request),
                 });
@@ -158,6 +181,7 @@ impl Generation {
             max_tokens: params.max_tokens.unwrap_or(left).min(left),
             stop_token_ids: params.output.stop_token_ids.clone(),
             sampling: SamplingParams { seed, ..params.sampling },
+            adjustments: params.adjustments.clone(),
         }
     }
 

@@ -68,16 +68,21 @@ pub struct BoundAddress {
 
 impl BoundAddress {
     /// Takes an address that `host` stands for, one of IPv4 if there is any, since that is where
-    /// clients look for `localhost`; port 0 is any free one.
+    /// clients look for `localhost`; one of IPv6 may have brackets, as in URLs. Port 0 is any free
+    /// one.
     ///
     /// # Errors
-    /// [`ServerError::Listen`] if it is in use or not of this machine, [`ServerError::Io`] if `host`
+    /// [`ServerError::Listen`] if it is in use or not of this machine, [`ServerError::Host`] if `host`
     /// stands for nothing.
     pub fn bind(host: &str, port: u16) -> Result<Self, ServerError> {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = bare.unwrap_or(host);
+        let host_error = |source| ServerError::Host { host: host.to_owned(), source };
         let no_address = || io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-        let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+        let addresses = (host, port).to_socket_addrs().map_err(host_error)?;
+        let addresses: Vec<SocketAddr> = addresses.collect();
         let address = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-        let address = *address.ok_or_else(no_address)?;
+        let address = *address.ok_or_else(|| host_error(no_address()))?;
         let listen_error = |source| ServerError::Listen { address, source };
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let socket = socket.map_err(listen_error)?;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Error, Result, anyhow};
-use minisgl_model::{EngineLimits, RankGroup};
+use anyhow::{Context as _, Error, Result, anyhow, ensure};
+use minisgl_model::{Checkpoint, EngineLimits, RankGroup, RunningRanks};
 use minisgl_sched::{Driver, Scheduler};
 use minisgl_server::api::{Api, ApiOptions};
 use minisgl_server::engine::{self, Engine, EngineConfig};
@@ -20,18 +20,20 @@ use crate::config::{Config, ServeConfig};
 use crate::logging::LoadProgress;
 use crate::model_source::resolve_model;
 use crate::restarts::Restarts;
+use crate::startup::Startup;
 
 /// Threads of the network side: detokenizing and writing take little, computing takes the rest.
 const MAX_NETWORK_THREADS: usize = 4;
 
-/// How long the ranks may take to end, once they are told to.
+/// How long the step that runs may take to end, and the ranks after it, once they are told to.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long answers may take to reach their clients after the engine has failed.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A model with what it is called.
+/// A model with what it is called, and where it came from.
 pub(crate) struct Loaded {
+    pub(crate) checkpoint: Checkpoint,
     pub(crate) group: RankGroup,
     pub(crate) text: TextModel,
     pub(crate) name: String,
@@ -52,34 +54,40 @@ pub(crate) fn load(config: &Config) -> Result<Loaded> {
     };
     let progress = LoadProgress::new();
     let (group, text) = load_model(&checkpoint, &config.engine, template.as_deref(), &progress)?;
-    Ok(Loaded { group, text, name: config.served_model_name.clone().unwrap_or(name) })
+    let name = config.served_model_name.clone().unwrap_or(name);
+    Ok(Loaded { checkpoint, group, text, name })
 }
 
 /// Serves until told to stop.
 ///
 /// # Errors
 /// If the server cannot start, or the engine fails.
-pub(crate) fn serve(config: &Config, serve: &ServeConfig) -> Result<()> {
+pub(crate) fn serve(config: &Config, serve: &ServeConfig, startup: &Startup) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(MAX_NETWORK_THREADS))
         .thread_name("network")
         .enable_all()
         .build()?;
-    let result = start_and_serve(&runtime, config, serve);
+    let result = start_and_serve(&runtime, config, serve, startup);
     // Tokenizing for clients that are gone need not be waited for.
     runtime.shutdown_background();
     result
 }
 
-fn start_and_serve(runtime: &Runtime, config: &Config, serve: &ServeConfig) -> Result<()> {
+fn start_and_serve(
+    runtime: &Runtime,
+    config: &Config,
+    serve: &ServeConfig,
+    startup: &Startup,
+) -> Result<()> {
     // First of all, so that a port in use is known before a model is loaded for minutes.
     let bound = BoundAddress::bind(&serve.host, serve.port)?;
-    let Loaded { group, text, name } = load(config)?;
+    let Loaded { checkpoint, group, text, name } = load(config)?;
     log_limits(config, serve, group.limits(), &name);
 
     let _in_runtime = runtime.enter();
-    let (engine, ended) = start_engine(group, config, serve)?;
+    let (engine, ended, ranks) = start_engine(group, config, serve)?;
     let options = ApiOptions {
         model_name: name,
         api_key: serve.api_key.clone(),
@@ -88,14 +96,15 @@ fn start_and_serve(runtime: &Runtime, config: &Config, serve: &ServeConfig) -> R
     };
     let api = Arc::new(Api::new(engine.clone(), Arc::new(text), options));
     let signals = Signals::listen()?;
-    let port = bound.address().port();
+    startup.is_over();
+    let address = bound.address();
     let listener = bound.listen()?;
     let (stop, stopping) = watch::channel(false);
     let serving = runtime.spawn(http::serve(listener, api, HttpLimits::default(), stopping));
-    tracing::info!("API server is ready to serve on {}:{port}", serve.host);
+    tracing::info!("API server is ready to serve on {address}");
 
     runtime.block_on(async {
-        let mut supervisor = Supervisor { engine, config, serve, signals };
+        let mut supervisor = Supervisor { engine, ranks, checkpoint, config, serve, signals };
         let result = supervisor.run(ended).await;
         stop.send_replace(true);
         serving.await?;
@@ -106,20 +115,64 @@ fn start_and_serve(runtime: &Runtime, config: &Config, serve: &ServeConfig) -> R
 /// What becomes ready when the engine has ended.
 type Ended = oneshot::Receiver<Option<Arc<str>>>;
 
-fn start_engine(group: RankGroup, config: &Config, serve: &ServeConfig) -> Result<(Engine, Ended)> {
+fn start_engine(
+    group: RankGroup,
+    config: &Config,
+    serve: &ServeConfig,
+) -> Result<(Engine, Ended, Ranks)> {
+    let ranks = Ranks::of(&group);
     let max_running = group.limits().scheduler.max_running_requests;
     let scheduler = Scheduler::new(group.limits().scheduler)?;
     let driver = Driver::new(scheduler, group, config.overlap);
     let limits = EngineConfig {
         max_open_requests: max_running.saturating_add(serve.max_queued_requests),
-        step_timeout: EngineConfig::DEFAULT_STEP_TIMEOUT,
+        step_timeout: config.engine.step_timeout,
     };
-    Ok(engine::start(driver, limits)?)
+    let (engine, ended) = engine::start(driver, limits)?;
+    Ok((engine, ended, ranks))
+}
+
+/// The threads of the ranks, which may outlive the engine if they hang.
+pub(crate) struct Ranks {
+    running: RunningRanks,
+    on_gpus: bool,
+}
+
+impl Ranks {
+    pub(crate) fn of(group: &RankGroup) -> Self {
+        let on_gpus = group.limits().gpu_memory.is_some();
+        Self { running: group.running_ranks(), on_gpus }
+    }
+
+    /// Once the engine has let go of them.
+    ///
+    /// # Errors
+    /// If there are some that do not end.
+    fn check_gone(&self) -> Result<()> {
+        let left = self.running.ranks();
+        ensure!(left.is_empty(), "the threads of ranks {left:?} do not end");
+        Ok(())
+    }
+
+    /// As [`Ranks::check_gone`], for ranks that are to be started again in this process.
+    pub(crate) fn check_replaceable(&self) -> Result<()> {
+        match self.check_gone() {
+            // Their memory is not free, and nobody waits for them.
+            Err(error) if !self.on_gpus => {
+                tracing::warn!("{error}; they are left behind");
+                Ok(())
+            }
+            // What they wait for keeps the GPU from computing anything else.
+            checked => checked.context("only a new process can have their GPUs"),
+        }
+    }
 }
 
 /// Waits for the end of a server, by a signal or a failure.
 struct Supervisor<'a> {
     engine: Engine,
+    ranks: Ranks,
+    checkpoint: Checkpoint,
     config: &'a Config,
     serve: &'a ServeConfig,
     signals: Signals,
@@ -138,9 +191,12 @@ impl Supervisor<'_> {
                 return Err(failure);
             }
             tracing::warn!("Starting the ranks again");
-            ended = tokio::select! {
-                restarted = restart(&self.engine, self.config, self.serve) => restarted.context("cannot start the ranks again")?,
-                () = self.signals.next() => return Err(failure),
+            let Self { engine, ranks, checkpoint, config, serve, signals } = self;
+            (ended, self.ranks) = tokio::select! {
+                restarted = restart(engine, ranks, checkpoint, config, serve) => {
+                    restarted.context("cannot start the ranks again")?
+                }
+                () = signals.next() => return Err(failure),
             };
             tracing::info!("API server is ready to serve again");
         }
@@ -165,10 +221,14 @@ impl Supervisor<'_> {
         tracing::info!("{result}");
         engine.stop();
         // What was still open is told so.
-        let _ = tokio::time::timeout(FLUSH_TIMEOUT, all_closed(&engine)).await;
+        if tokio::time::timeout(FLUSH_TIMEOUT, all_closed(&engine)).await.is_err() {
+            // Not by the engine, which is busy with a step, perhaps for ever.
+            engine.abandon();
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, all_closed(&engine)).await;
+        }
         // Other nodes are told that this was meant.
         let _ = tokio::time::timeout(RELEASE_TIMEOUT, engine.released()).await;
-        Ok(())
+        self.ranks.check_gone()
     }
 
     /// The failure as an error, after clients have been told.
@@ -178,19 +238,24 @@ impl Supervisor<'_> {
     }
 }
 
-/// Launches the ranks again and puts a new engine in the place of the old one.
-async fn restart(engine: &Engine, config: &Config, serve: &ServeConfig) -> Result<Ended> {
+/// Launches the ranks again, with the same files, since the tokenizer stays; puts a new engine in the
+/// place of the old one.
+async fn restart(
+    engine: &Engine,
+    ranks: &Ranks,
+    checkpoint: &Checkpoint,
+    config: &Config,
+    serve: &ServeConfig,
+) -> Result<(Ended, Ranks)> {
     // Their memory is needed.
     engine.released().await;
-    let for_launch = config.clone();
-    let launch = move || -> Result<RankGroup> {
-        let (checkpoint, _) = resolve_model(&for_launch.model, !for_launch.engine.dummy_weights)?;
-        Ok(RankGroup::launch(&checkpoint, &for_launch.engine, &LoadProgress::new())?)
-    };
+    ranks.check_replaceable()?;
+    let (checkpoint, options) = (checkpoint.clone(), config.engine.clone());
+    let launch = move || RankGroup::launch(&checkpoint, &options, &LoadProgress::new());
     let group = tokio::task::spawn_blocking(launch).await??;
-    let (new, ended) = start_engine(group, config, serve)?;
+    let (new, ended, ranks) = start_engine(group, config, serve)?;
     engine.replace_by(&new);
-    Ok(ended)
+    Ok((ended, ranks))
 }
 
 async fn all_closed(engine: &Engine) {
@@ -230,7 +295,7 @@ fn log_limits(config: &Config, serve: &ServeConfig, limits: &EngineLimits, name:
         "Model {name}: {}, {:.1} M parameters, {}, {:.1} MiB of weights on {}; attention: {}",
         limits.architecture,
         limits.num_parameters as f64 / 1e6,
-        limits.dtype,
+        limits.number_formats(),
         mib(memory.weight_bytes),
         limits.device,
         limits.attention,

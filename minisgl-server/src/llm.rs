@@ -4,18 +4,23 @@
 
 mod generating;
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use minisgl_model::{Checkpoint, EngineOptions, LaunchObserver, RankGroup};
-use minisgl_sched::{Driver, Executor, Request, RequestId, SamplingParams, Scheduler, TokenId};
+use minisgl_sched::adjustment::MAX_LOGIT_BIAS;
+use minisgl_sched::{
+    Adjustments, Driver, Executor, Request, RequestId, SamplingParams, Scheduler, TokenId,
+};
 
-use crate::api::random_seed;
-use crate::generation::End;
+use crate::api::{BIASES, PENALTIES, random_seed};
+use crate::generation::{self, End};
 use crate::output::{MAX_LOGPROBS, OutputOptions, ScoredToken};
 use crate::stop::StopStrings;
 use crate::template::ChatMessage;
-use crate::text::TextModel;
+use crate::text::{REPETITION_PENALTIES, TextModel, or_greedy};
 use crate::tokenizer::AddSpecial;
 use crate::{ServerError, demo};
 
@@ -86,6 +91,16 @@ pub struct LlmParams {
     pub top_p: Option<f32>,
     /// See [`SamplingParams::min_p`].
     pub min_p: Option<f32>,
+    /// See [`Adjustments::repetition_penalty`].
+    pub repetition_penalty: Option<f32>,
+    /// See [`Adjustments::frequency_penalty`].
+    pub frequency_penalty: f32,
+    /// See [`Adjustments::presence_penalty`].
+    pub presence_penalty: f32,
+    /// See [`Adjustments::logit_bias`]. Of a token named twice the last value counts.
+    pub logit_bias: Vec<(TokenId, f32)>,
+    /// Neither an end token nor a stop string ends the output before so many tokens.
+    pub min_tokens: usize,
     /// Random if `None`.
     pub seed: Option<u64>,
     /// Report the log-probability of each token, and of so many most likely ones, up to
@@ -107,6 +122,11 @@ impl Default for LlmParams {
             top_k: None,
             top_p: None,
             min_p: None,
+            repetition_penalty: None,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: Vec::new(),
+            min_tokens: 0,
             seed: None,
             logprobs: None,
             stop: Vec::new(),
@@ -228,18 +248,22 @@ impl<E: Executor> Llm<E> {
         params: &LlmParams,
     ) -> Result<Generating<'_, E>, ServerError> {
         let sampling = self.sampling(params)?;
-        let prompts: Vec<Vec<TokenId>> =
-            prompts.iter().map(|prompt| self.encode(prompt)).collect::<Result<_, _>>()?;
+        let encode = |prompt| Ok((self.encode(prompt)?, !matches!(prompt, Prompt::Chat(_))));
+        let prompts: Vec<(Vec<TokenId>, bool)> =
+            prompts.iter().map(encode).collect::<Result<_, ServerError>>()?;
         let eos: &[TokenId] = if params.ignore_eos { &[] } else { &self.text.eos_token_ids };
         let options = OutputOptions {
             skip_special_tokens: params.skip_special_tokens,
             stop: Arc::new(StopStrings::new(&params.stop)),
             stop_token_ids: eos.into(),
             include_stop: false,
+            min_tokens: params.min_tokens,
         };
+        let adjustments =
+            generation::adjustments(self.adjustments(params)?, &options.stop_token_ids);
         let max_seq_len = self.text.max_seq_len;
         let mut generating = Generating::new(self);
-        for prompt in prompts {
+        for (prompt, continues) in prompts {
             let left = max_seq_len - prompt.len();
             let request = Request {
                 // Chosen when it is added.
@@ -248,8 +272,9 @@ impl<E: Executor> Llm<E> {
                 prompt,
                 stop_token_ids: options.stop_token_ids.clone(),
                 sampling,
+                adjustments: adjustments.clone(),
             };
-            generating.add(request, &options)?;
+            generating.add(request, &options, continues)?;
         }
         Ok(generating)
     }
@@ -267,19 +292,43 @@ impl<E: Executor> Llm<E> {
         }
     }
 
+    fn adjustments(&self, params: &LlmParams) -> Result<Adjustments, ServerError> {
+        let penalty = |name, value, range: &RangeInclusive<f64>| {
+            in_range(name, value, *range.start() as f32, *range.end() as f32)
+        };
+        let count = |name, count: usize, max: usize| in_range(name, count as f32, 0.0, max as f32);
+        let bias: BTreeMap<TokenId, f32> = params.logit_bias.iter().copied().collect();
+        count("number of logit_bias", bias.len(), MAX_LOGIT_BIAS)?;
+        for (&token, &value) in &bias {
+            let vocab_size = self.text.vocab_size;
+            if token as usize >= vocab_size {
+                return Err(ServerError::UnknownToken { token, vocab_size });
+            }
+            penalty("logit_bias", value, &BIASES)?;
+        }
+        if let Some(max_tokens) = params.max_tokens {
+            count("min_tokens", params.min_tokens, max_tokens)?;
+        }
+        let repetition = params.repetition_penalty.unwrap_or(self.text.sampling.repetition_penalty);
+        let (frequency, presence) = (params.frequency_penalty, params.presence_penalty);
+        Ok(Adjustments {
+            repetition_penalty: penalty("repetition_penalty", repetition, &REPETITION_PENALTIES)?,
+            frequency_penalty: penalty("frequency_penalty", frequency, &PENALTIES)?,
+            presence_penalty: penalty("presence_penalty", presence, &PENALTIES)?,
+            logit_bias: bias.into_iter().collect(),
+            min_tokens: params.min_tokens,
+        })
+    }
+
     fn sampling(&self, params: &LlmParams) -> Result<SamplingParams, ServerError> {
         let defaults = self.text.sampling;
-        let in_range = |name, value: f32, min: f32, max: f32| {
-            let is_in_range = (min..=max).contains(&value);
-            is_in_range.then_some(value).ok_or(ServerError::Param { name, value, min, max })
-        };
         let logprobs = params.logprobs.unwrap_or(0) as f32;
         in_range("logprobs", logprobs, 0.0, MAX_LOGPROBS as f32)?;
         let temperature = params.temperature.unwrap_or(defaults.temperature);
         let top_p = params.top_p.unwrap_or(defaults.top_p);
         let min_p = params.min_p.unwrap_or(defaults.min_p);
         Ok(SamplingParams {
-            temperature: in_range("temperature", temperature, 0.0, 100.0)?,
+            temperature: or_greedy(in_range("temperature", temperature, 0.0, 100.0)?),
             top_k: params.top_k.unwrap_or(defaults.top_k),
             top_p: in_range("top_p", top_p, f32::MIN_POSITIVE, 1.0)?,
             min_p: in_range("min_p", min_p, 0.0, 1.0)?,
@@ -287,4 +336,9 @@ impl<E: Executor> Llm<E> {
             logprobs: params.logprobs,
         })
     }
+}
+
+fn in_range(name: &'static str, value: f32, min: f32, max: f32) -> Result<f32, ServerError> {
+    let is_in_range = (min..=max).contains(&value);
+    is_in_range.then_some(value).ok_or(ServerError::Param { name, value, min, max })
 }

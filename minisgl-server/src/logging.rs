@@ -28,14 +28,26 @@ const DEFAULT_FILTER: &str = "warn,minisgl=info";
 /// If it is neither.
 pub(crate) fn init(level: Option<&str>) -> Result<()> {
     let filter = match level {
-        None => DEFAULT_FILTER.to_owned(),
-        Some(level) if level.parse::<tracing::Level>().is_ok() => format!("warn,minisgl={level}"),
-        Some(filter) => filter.to_owned(),
+        None | Some("") => Some(EnvFilter::new(DEFAULT_FILTER)),
+        Some(level) if level.parse::<tracing::Level>().is_ok() => {
+            Some(EnvFilter::new(format!("warn,minisgl={level}")))
+        }
+        // A word alone would be a module: of a level that is misspelt, nothing at all is logged.
+        Some(filter) if filter.contains('=') => EnvFilter::try_new(filter).ok(),
+        Some("off") => Some(EnvFilter::new("off")),
+        Some(_) => None,
     };
-    let filter = EnvFilter::try_new(&filter)
-        .with_context(|| format!("--log-level {filter}: use error, warn, info, debug or trace"))?;
+    let filter = filter.with_context(|| {
+        format!(
+            "--log-level {} is not allowed: use error, warn, info, debug, trace, off, or a filter \
+             such as minisgl_sched=trace",
+            level.unwrap_or_default()
+        )
+    })?;
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        // It would be said on standard error as well, and whoever says it panics.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .event_format(LineFormat)
         .init();

@@ -56,7 +56,10 @@ fn resolve(
         }
     }
     let settings = settings?;
-    tracing::info!("Looking for {name} on {}", settings.endpoint);
+    match settings.offline {
+        true => tracing::info!("Looking for {name} in {}", settings.cache.display()),
+        false => tracing::info!("Looking for {name} on {}", settings.endpoint),
+    }
     let folder = hub::fetch(&settings, &wanted, &DownloadProgress::default())?;
     tracing::info!("{name} is in {}", folder.display());
     Ok((Checkpoint::folder(folder)?, name.clone()))

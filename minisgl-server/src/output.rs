@@ -25,6 +25,8 @@ pub struct OutputOptions {
     pub stop_token_ids: Arc<[TokenId]>,
     /// What ended the output is part of its text.
     pub include_stop: bool,
+    /// Stop strings are not looked for in the text of so many tokens at the beginning.
+    pub min_tokens: usize,
 }
 
 impl Default for OutputOptions {
@@ -34,6 +36,7 @@ impl Default for OutputOptions {
             stop: Arc::default(),
             stop_token_ids: Arc::new([]),
             include_stop: false,
+            min_tokens: 0,
         }
     }
 }
@@ -66,12 +69,14 @@ impl Delta {
 }
 
 /// The state of one output.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Output {
     detokenizer: Detokenizer,
     matcher: StopMatcher,
     stop_token_ids: Arc<[TokenId]>,
     include_stop: bool,
+    min_tokens: usize,
+    num_tokens: usize,
     /// Decoded with the last token.
     decoded: String,
     decoded_bytes: usize,
@@ -83,13 +88,25 @@ pub struct Output {
 }
 
 impl Output {
-    /// At its beginning.
+    /// At its beginning, as a text of its own.
     pub fn new(options: &OutputOptions) -> Self {
+        Self::with(Detokenizer::new(options.skip_special_tokens), options)
+    }
+
+    /// At its beginning, as what comes after the text of `prompt`.
+    pub fn after(options: &OutputOptions, vocabulary: &TokenBytes, prompt: &[TokenId]) -> Self {
+        let skip_special_tokens = options.skip_special_tokens;
+        Self::with(Detokenizer::after(skip_special_tokens, vocabulary, prompt), options)
+    }
+
+    fn with(detokenizer: Detokenizer, options: &OutputOptions) -> Self {
         Self {
-            detokenizer: Detokenizer::new(options.skip_special_tokens),
+            detokenizer,
             matcher: StopMatcher::new(options.stop.clone(), options.include_stop),
             stop_token_ids: options.stop_token_ids.clone(),
             include_stop: options.include_stop,
+            min_tokens: options.min_tokens,
+            num_tokens: 0,
             decoded: String::new(),
             decoded_bytes: 0,
             decoded_chars: 0,
@@ -114,6 +131,7 @@ impl Output {
             let token = ScoredToken { token, text_offset: self.decoded_chars, logprobs };
             self.held.push((self.decoded_bytes, token));
         }
+        self.num_tokens += 1;
         self.decoded.clear();
         self.detokenizer.push(vocabulary, token, &mut self.decoded);
         self.advance(delta)
@@ -132,12 +150,17 @@ impl Output {
         stopped
     }
 
-    /// Passes what was decoded through the matcher.
+    /// Passes what was decoded through the matcher, once it is time for stop strings.
     fn advance(&mut self, delta: &mut Delta) -> bool {
         self.decoded_bytes += self.decoded.len();
         self.decoded_chars += self.decoded.chars().count();
         let known = delta.text.len();
-        let stopped = self.matcher.push(&self.decoded, &mut delta.text);
+        let stopped = if self.num_tokens > self.min_tokens {
+            self.matcher.push(&self.decoded, &mut delta.text)
+        } else {
+            delta.text.push_str(&self.decoded);
+            false
+        };
         self.certain_bytes += delta.text.len() - known;
         let certain = self.certain_bytes;
         let reached = self.held.iter().take_while(|(before, _)| *before < certain).count();

@@ -16,6 +16,7 @@ use rustyline::error::ReadlineError;
 
 use crate::config::{Config, ShellConfig};
 use crate::launch::{Loaded, load};
+use crate::startup::Startup;
 
 const PROMPT: &str = "$ ";
 
@@ -23,8 +24,8 @@ const PROMPT: &str = "$ ";
 ///
 /// # Errors
 /// If the model does not load, the engine fails, or the terminal is gone.
-pub(crate) fn run(config: &Config, shell: &ShellConfig) -> Result<()> {
-    let Loaded { group, text, name } = load(config)?;
+pub(crate) fn run(config: &Config, shell: &ShellConfig, startup: &Startup) -> Result<()> {
+    let Loaded { group, text, name, .. } = load(config)?;
     let driver = Driver::new(Scheduler::new(group.limits().scheduler)?, group, config.overlap);
     let params = LlmParams {
         max_tokens: Some(shell.max_tokens),
@@ -34,6 +35,7 @@ pub(crate) fn run(config: &Config, shell: &ShellConfig) -> Result<()> {
         ..LlmParams::default()
     };
     let interrupted = watch_interrupts()?;
+    startup.leave_interrupts();
     let chat = Chat { llm: Llm::new(driver, text), params, messages: Vec::new() };
     let mut out = io::stdout();
     if io::stdin().is_terminal() {

@@ -1,6 +1,8 @@
 //! What a checkpoint says about text: tokenizer, chat template, end tokens, sampling defaults.
 //! Never knows weights, requests.
 
+use std::ops::RangeInclusive;
+
 use minijinja::Value;
 use minisgl_model::Checkpoint;
 use minisgl_sched::TokenId;
@@ -31,7 +33,8 @@ pub struct TextModel {
 }
 
 /// How tokens are chosen where a request does not say: as `generation_config.json` recommends, else
-/// as the API's specification says. The fields are those of [`minisgl_sched::SamplingParams`].
+/// as the API's specification says. The other fields are
+/// those of [`minisgl_sched::SamplingParams`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[expect(missing_docs, reason = "documented where they are used")]
 pub struct SamplingDefaults {
@@ -39,11 +42,26 @@ pub struct SamplingDefaults {
     pub top_p: f32,
     pub top_k: u32,
     pub min_p: f32,
+    /// See [`minisgl_sched::Adjustments::repetition_penalty`].
+    pub repetition_penalty: f32,
+}
+
+/// The repetition penalties that are allowed: more than 2 is refused by vLLM and SGLang too, and less
+/// than this would but make logits overflow.
+pub const REPETITION_PENALTIES: RangeInclusive<f64> = 0.01..=2.0;
+
+/// Below this the most likely token is taken: dividing logits by less gains nothing, and overflows in
+/// the end.
+const MIN_TEMPERATURE: f32 = 1e-5;
+
+/// `temperature`, or 0 if it is as good as that.
+pub(crate) fn or_greedy(temperature: f32) -> f32 {
+    if temperature < MIN_TEMPERATURE { 0.0 } else { temperature }
 }
 
 impl Default for SamplingDefaults {
     fn default() -> Self {
-        Self { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 }
+        Self { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, repetition_penalty: 1.0 }
     }
 }
 
@@ -252,21 +270,13 @@ struct GenerationConfig {
     top_p: Option<f32>,
     top_k: Option<i64>,
     min_p: Option<f32>,
-    repetition_penalty: Option<f32>,
+    repetition_penalty: Option<f64>,
 }
 
 impl GenerationConfig {
     fn sampling(&self) -> SamplingDefaults {
         let default = SamplingDefaults::default();
-        if let Some(penalty) = self.repetition_penalty
-            && penalty != 1.0
-        {
-            tracing::warn!(
-                "generation_config.json asks for repetition_penalty {penalty}, which is not \
-                 supported here: outputs are sampled without it"
-            );
-        }
-        let in_range = |value: Option<f32>, range: std::ops::RangeInclusive<f32>, default| {
+        let in_range = |value: Option<f32>, range: RangeInclusive<f32>, default| {
             value.filter(|value| range.contains(value)).unwrap_or(default)
         };
         SamplingDefaults {
@@ -274,6 +284,10 @@ impl GenerationConfig {
             top_p: in_range(self.top_p, f32::MIN_POSITIVE..=1.0, default.top_p),
             top_k: self.top_k.and_then(|k| u32::try_from(k).ok()).unwrap_or(default.top_k),
             min_p: in_range(self.min_p, 0.0..=1.0, default.min_p),
+            repetition_penalty: self
+                .repetition_penalty
+                .filter(|penalty| REPETITION_PENALTIES.contains(penalty))
+                .map_or(default.repetition_penalty, |penalty| penalty as f32),
         }
     }
 }

@@ -18,8 +18,14 @@ use crate::{
 /// The most bytes that the archive may have.
 const MAX_BYTES: u64 = 60 << 20;
 
-/// The packages whose tests go along: they need no files of the repository but [`GOLDEN`].
-const CHECKS: &[&str] = &["minisgl-kernels", "minisgl-comm", "minisgl-model"];
+/// The tests that go along, by their name there and what cargo knows them as: they need no files of
+/// the repository but [`GOLDEN`].
+const CHECKS: &[(&str, &str)] = &[
+    ("minisgl-kernels", "--package minisgl-kernels --test it"),
+    ("minisgl-comm", "--package minisgl-comm --test it"),
+    ("minisgl-model", "--package minisgl-model --test it"),
+    ("minisgl-model-faults", "--package minisgl-model --lib"),
+];
 
 /// The checkpoints and expected outputs that the model's tests read; the folder in the archive is
 /// named to them by the script.
@@ -40,12 +46,12 @@ pub(crate) fn run(workspace: &Workspace, options: &kernels::Options) -> Result<(
         Part::program("minisgl", workspace.build_server(Profile::Release)?),
         Part::program("kernels/libminisgl_kernels.so", kernels::build(workspace, options)?),
     ];
-    for package in CHECKS {
-        let tests = workspace.build_tests(&format!("--release --package {package} --test it"))?;
+    for (name, which) in CHECKS {
+        let tests = workspace.build_tests(&format!("--release {which}"))?;
         let [test] = &tests[..] else {
-            anyhow::bail!("{package} has {} test binaries called `it`", tests.len())
+            anyhow::bail!("there are {} test binaries of {which}", tests.len())
         };
-        parts.push(Part::program(&format!("checks/{package}"), test.clone()));
+        parts.push(Part::program(&format!("checks/{name}"), test.clone()));
     }
     for document in DOCUMENTS {
         parts.push(Part::data(document, workspace.root().join(document)));

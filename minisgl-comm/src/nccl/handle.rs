@@ -6,12 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::sys::{Comm, Config, Functions, IN_PROGRESS, NcclId, NcclLibrary, SUCCESS, Status};
+use super::NcclGroup;
+use super::sys::{
+    Comm, Config, Functions, IN_PROGRESS, NcclId, NcclLibrary, REMOTE_ERROR, SUCCESS, Status,
+};
 use crate::CommError;
 use crate::rendezvous::Rendezvous;
 
 /// How often NCCL is asked whether it is done with what it does in the background.
 const POLL: Duration = Duration::from_micros(50);
+/// That a rank of another process is gone is often the echo of an abort there, whose reason is on its
+/// way on a link.
+const WAIT_FOR_REASON: Duration = Duration::from_millis(500);
 
 pub(super) struct Handle {
     library: Arc<NcclLibrary>,
@@ -29,18 +35,16 @@ unsafe impl Send for Raw {}
 impl Handle {
     /// Comes together with the other ranks; the device must be current.
     pub(super) fn connect(
-        library: &Arc<NcclLibrary>,
+        group: &NcclGroup,
         id: NcclId,
-        world_size: usize,
         rank: usize,
-        timeout: Duration,
-        rendezvous: &Arc<Rendezvous>,
     ) -> Result<Arc<Self>, CommError> {
         const CALL: &str = "ncclCommInitRankConfig";
+        let NcclGroup { library, rendezvous, .. } = group;
         rendezvous.check()?;
         let mut comm: Comm = std::ptr::null_mut();
         let mut config = Config::non_blocking();
-        let (world_size, rank) = (world_size as i32, rank as i32);
+        let (world_size, rank) = (group.world_size as i32, rank as i32);
         let init = library.functions.comm_init_rank_config;
         // SAFETY: both pointers are to live values of the types in the header, read and written
         // during the call alone.
@@ -49,7 +53,7 @@ impl Handle {
         unsafe { library.check(CALL, status, comm) }?;
         let (library, rendezvous) = (library.clone(), rendezvous.clone());
         let handle = Arc::new(Self { library, comm: Mutex::new(Some(Raw(comm))), rendezvous });
-        handle.settle(CALL, status, timeout)?;
+        handle.settle(CALL, status, group.timeouts.init)?;
         Ok(handle)
     }
 
@@ -63,14 +67,14 @@ impl Handle {
         call: impl FnOnce(&Functions, Comm) -> Status,
     ) -> Result<(), CommError> {
         self.rendezvous.check()?;
-        let status = {
+        let checked = {
             let comm = self.lock();
             let Some(Raw(comm)) = *comm else { return self.aborted() };
             let status = call(&self.library.functions, comm);
             // SAFETY: it has not been destroyed: that takes the lock.
-            unsafe { self.library.check(name, status, comm) }?;
-            status
+            (status, unsafe { self.library.check(name, status, comm) })
         };
+        let status = self.or_reason(checked)?;
         self.settle(name, status, timeout)
     }
 
@@ -96,15 +100,30 @@ impl Handle {
 
     /// What has come of the calls so far: done, in progress, or an error.
     pub(super) fn async_error(&self, name: &'static str) -> Result<Status, CommError> {
-        let comm = self.lock();
-        let Some(Raw(comm)) = *comm else { return self.aborted() };
-        let mut later = SUCCESS;
-        // SAFETY: the communicator has not been destroyed, and one status is written.
-        let status = unsafe { (self.library.functions.comm_get_async_error)(comm, &mut later) };
-        let worst = if status == SUCCESS { later } else { status };
-        // SAFETY: as above.
-        unsafe { self.library.check(name, worst, comm) }?;
-        Ok(worst)
+        let checked = {
+            let comm = self.lock();
+            let Some(Raw(comm)) = *comm else { return self.aborted() };
+            let mut later = SUCCESS;
+            // SAFETY: the communicator has not been destroyed, and one status is written.
+            let status = unsafe { (self.library.functions.comm_get_async_error)(comm, &mut later) };
+            let worst = if status == SUCCESS { later } else { status };
+            // SAFETY: as above.
+            (worst, unsafe { self.library.check(name, worst, comm) })
+        };
+        self.or_reason(checked)
+    }
+
+    /// The status, or the error that it is; rather than that a rank elsewhere is gone, why.
+    fn or_reason(
+        &self,
+        (status, checked): (Status, Result<(), CommError>),
+    ) -> Result<Status, CommError> {
+        if status == REMOTE_ERROR
+            && let Some(reason) = self.rendezvous.abort_reason_within(WAIT_FOR_REASON)
+        {
+            return Err(CommError::Aborted { reason });
+        }
+        checked.map(|()| status)
     }
 
     fn aborted<T>(&self) -> Result<T, CommError> {

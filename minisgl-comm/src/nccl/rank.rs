@@ -14,7 +14,7 @@ use minisgl_kernels::{DType, Device, Event, Stream, Tensor, View, ViewMut};
 use super::handle::Handle;
 use super::sys::{Comm, Functions, RawStream, SUCCESS, SUM, Status, data_type};
 use super::watchdog::Watch;
-use super::{NcclGroup, NcclTimeouts};
+use super::{NcclGroup, NcclId, NcclTimeouts};
 use crate::blocks::Block;
 use crate::call::Call;
 use crate::rendezvous::Rendezvous;
@@ -27,6 +27,8 @@ const POLL: Duration = Duration::from_micros(50);
 pub struct NcclRank {
     rank: usize,
     world_size: usize,
+    /// This rank's number among those of this process, if they have to meet without the GPU first.
+    meets_as: Option<usize>,
     handle: Arc<Handle>,
     rendezvous: Arc<Rendezvous>,
     timeouts: NcclTimeouts,
@@ -39,26 +41,27 @@ pub struct NcclRank {
 impl NcclRank {
     pub(super) fn connect(
         group: &NcclGroup,
+        id: NcclId,
         rank: usize,
         device: &Device,
     ) -> Result<Self, CommError> {
-        let NcclGroup { library, id, world_size, timeouts, rendezvous } = group;
-        let (world_size, timeouts) = (*world_size, *timeouts);
-        if rank >= world_size {
-            return Err(CommError::Root { root: rank, world_size });
+        let (timeouts, rendezvous) = (group.timeouts, &group.rendezvous);
+        if !group.ranks.contains(&rank) {
+            return Err(CommError::Rank { rank, allowed: group.ranks.clone() });
         }
         let Device::Cuda(gpu) = device else {
             return Err(CommError::Gpu { what: "NCCL", got: device.description() });
         };
         gpu.make_current()?;
-        let handle = Handle::connect(library, *id, world_size, rank, timeouts.init, rendezvous)?;
+        let handle = Handle::connect(group, id, rank)?;
         let stream = device.new_stream()?;
         let barrier = (stream, device.zeros(DType::F32, [1])?, Event::new(device)?);
         let (watch, watchdog) =
             Watch::start(rank, device, handle.clone(), rendezvous.clone(), timeouts.collective)?;
         Ok(Self {
             rank,
-            world_size,
+            world_size: group.world_size,
+            meets_as: group.shares_gpus.then_some(rank - group.ranks.start),
             handle,
             rendezvous: rendezvous.clone(),
             timeouts,
@@ -159,6 +162,9 @@ impl NcclRank {
 
     /// A sum of one number, waited for: done when all have come.
     fn try_barrier(&self) -> Result<(), CommError> {
+        if let Some(rank) = self.meets_as {
+            self.rendezvous.meet(rank, Call::Barrier)?;
+        }
         let mut barrier = self.barrier.borrow_mut();
         let (stream, number, event) = &mut *barrier;
         self.try_all_reduce(stream, number.view_mut())?;
@@ -260,6 +266,10 @@ impl Communicator for NcclRank {
 
     fn barrier(&self) -> Result<(), CommError> {
         self.or_abort(self.try_barrier())
+    }
+
+    fn check(&self) -> Result<(), CommError> {
+        self.rendezvous.check()
     }
 
     fn abort(&self, reason: &str) {

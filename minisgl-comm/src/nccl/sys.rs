@@ -24,17 +24,23 @@ pub(super) type Status = c_int;
 pub(super) type RawStream = *mut c_void;
 
 pub(super) const SUCCESS: Status = 0;
+/// A rank of another process is gone, or the network to it.
+pub(super) const REMOTE_ERROR: Status = 6;
 pub(super) const IN_PROGRESS: Status = 7;
 /// `ncclSum`.
 pub(super) const SUM: c_int = 0;
 
 /// The oldest version that is known to work: 2.19.
 const MIN_VERSION: c_int = 21_900;
+/// The first version that can be told that ranks may share a GPU: 2.30.
+const SHARING_VERSION: c_int = 23_000;
 const ID_BYTES: usize = 128;
 
 /// `ncclDataType_t`.
 pub(super) fn data_type(dtype: DType) -> c_int {
     match dtype {
+        // Bytes: these are moved, never summed.
+        DType::F8E4M3 => 1,
         DType::I32 => 2,
         DType::U64 => 5,
         DType::F32 => 7,
@@ -172,6 +178,12 @@ impl NcclLibrary {
     /// Its version, such as `2.28.9`.
     pub fn version(&self) -> String {
         version_text(self.version)
+    }
+
+    /// Whether ranks may share a GPU if the environment variable `NCCL_MULTI_RANK_GPU_ENABLE` is 1,
+    /// which NCCL reads when the first rank connects. Older versions refuse it in any case.
+    pub fn can_share_gpus(&self) -> bool {
+        self.version >= SHARING_VERSION
     }
 
     /// What `status` of `call` on `comm` means, as an error if it is one.

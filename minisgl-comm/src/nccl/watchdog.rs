@@ -13,7 +13,7 @@ use super::handle::Handle;
 use crate::CommError;
 use crate::rendezvous::Rendezvous;
 
-/// How often it looks. An abort wakes it at once.
+/// How often it looks. An abort wakes it.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shared by a rank and its watchdog.
@@ -43,8 +43,8 @@ impl Watch {
         let woken = Arc::downgrade(&watch);
         rendezvous.on_abort(Box::new(move |_| {
             if let Some(watch) = woken.upgrade() {
-                // The lock makes sure that it is not between looking and waiting.
-                drop(watch.lock());
+                // Without the lock, which the rank may hold while the driver lets it wait. Who is just
+                // between looking and waiting looks again after an interval.
                 watch.changed.notify_all();
             }
         }));

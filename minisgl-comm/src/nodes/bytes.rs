@@ -3,7 +3,7 @@
 //! Never knows: what the bytes are sent with.
 
 use half::bf16;
-use minisgl_kernels::{DType, HostElement, Stream, View, ViewMut};
+use minisgl_kernels::{DType, F8E4M3, HostElement, Stream, View, ViewMut};
 
 use crate::CommError;
 
@@ -16,6 +16,7 @@ pub(super) fn append(
     match source.dtype() {
         DType::F32 => append_as(stream, source, bytes, f32::to_le_bytes),
         DType::Bf16 => append_as(stream, source, bytes, bf16::to_le_bytes),
+        DType::F8E4M3 => append_as(stream, source, bytes, |x: F8E4M3| [x.to_bits()]),
         DType::I32 => append_as(stream, source, bytes, i32::to_le_bytes),
         DType::U64 => append_as(stream, source, bytes, u64::to_le_bytes),
     }
@@ -42,6 +43,7 @@ pub(super) fn fill(stream: &Stream, bytes: &[u8], target: ViewMut<'_>) -> Result
     match target.dtype() {
         DType::F32 => fill_as(stream, bytes, target, f32::from_le_bytes),
         DType::Bf16 => fill_as(stream, bytes, target, bf16::from_le_bytes),
+        DType::F8E4M3 => fill_as(stream, bytes, target, |[bits]| F8E4M3::from_bits(bits)),
         DType::I32 => fill_as(stream, bytes, target, i32::from_le_bytes),
         DType::U64 => fill_as(stream, bytes, target, u64::from_le_bytes),
     }

@@ -227,6 +227,10 @@ impl Communicator for NodeRank {
         self.local.or_abort(self.try_barrier())
     }
 
+    fn check(&self) -> Result<(), CommError> {
+        self.local.check()
+    }
+
     fn abort(&self, reason: &str) {
         self.local.abort(reason);
     }

@@ -5,6 +5,8 @@ use std::thread;
 
 use super::*;
 
+mod protocol;
+
 fn reason(result: Result<(), CommError>) -> String {
     match result {
         Err(CommError::Aborted { reason }) => reason.to_string(),

@@ -1,6 +1,7 @@
 //! Groups over several nodes, each in threads of its own here, connected over the loopback.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -10,10 +11,16 @@ use minisgl_kernels::{DType, Device, Stream, Tensor};
 
 use crate::support::{Random, abort_reason, bits, device_and_stream, sum, tensor};
 
-/// An address that nobody listens on now.
+/// An address that nobody listens on now, nor will: of the loopback's many, one that no other test
+/// uses, and from which nobody calls.
 fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let host = match cfg!(target_os = "linux") {
+        true => [127, 1 + (process >> 8) as u8 % 250, process as u8, count],
+        false => [127, 0, 0, 1],
+    };
+    TcpListener::bind((Ipv4Addr::from(host), 0)).unwrap().local_addr().unwrap().to_string()
 }
 
 fn config(num_nodes: usize, node: usize, address: &str) -> NodeConfig {

@@ -18,7 +18,9 @@ use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use half::bf16;
-use minisgl_kernels::ops::sampling::{argmax, gumbel_argmax, uniform};
+use minisgl_kernels::ops::sampling::{
+    History, Penalties, argmax, gumbel_argmax, penalize_logits, uniform,
+};
 use minisgl_kernels::ops::{self, AttentionParams, PagedKv, VarlenBatch};
 use minisgl_kernels::{DType, Device, Stream, Tensor};
 
@@ -229,6 +231,25 @@ fn bench_sampling(criterion: &mut Criterion) {
                     id.view_mut(),
                 )
                 .unwrap();
+            });
+        });
+        // Every eighth token was output; neutral for the values, so that they stay as they are.
+        let counts: Vec<i32> = (0..n * VOCAB).map(|i| i32::from(i % 8 == 0)).collect();
+        let counts = Tensor::from_slice(stream.device(), [n, VOCAB], &counts).unwrap();
+        let prompts = stream.device().zeros(DType::I32, [n, VOCAB.div_ceil(32)]).unwrap();
+        let rows = ids(&stream, &(0..n as i32).collect::<Vec<_>>());
+        let (repetition, frequency, presence) = (floats(1.0), floats(1.0), floats(-1.0));
+        let mut changed = random(&stream, DType::F32, [n, VOCAB]);
+        group.bench_function(format!("penalize_logits n={n}"), |b| {
+            b.iter(|| {
+                let history = History { counts: counts.view(), prompts: prompts.view() };
+                let penalties = Penalties {
+                    repetition: repetition.view(),
+                    frequency: frequency.view(),
+                    presence: presence.view(),
+                };
+                let (target, rows) = (changed.view_mut(), rows.view());
+                penalize_logits(&stream, target, &history, rows, &penalties, 0).unwrap();
             });
         });
         black_box(&value);

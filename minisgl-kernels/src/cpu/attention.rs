@@ -9,16 +9,18 @@
 
 mod pass;
 mod state;
+mod stored;
 
 use std::ops::Range;
 
 use half::bf16;
 
+use self::stored::Stored;
 use super::CpuDevice;
 use super::simd::Operand;
 use crate::ops::{AttentionParams, PagedKv, VarlenBatch};
 use crate::rows::{Rows, RowsMut};
-use crate::{DType, View, ViewMut};
+use crate::{DType, F8E4M3, View, ViewMut};
 
 /// Positions per block of keys. Part of the definition of a result's bits.
 const BLOCK: usize = 128;
@@ -37,13 +39,15 @@ pub(crate) fn paged_attention(
     params: AttentionParams,
     out: ViewMut<'_>,
 ) {
-    match q.dtype() {
-        DType::Bf16 => typed::<bf16>(cpu, q, kv, batch, params, out),
-        _ => typed::<f32>(cpu, q, kv, batch, params, out),
+    match (q.dtype(), kv.k_pool.dtype()) {
+        (DType::Bf16, DType::F8E4M3) => typed::<bf16, F8E4M3>(cpu, q, kv, batch, params, out),
+        (_, DType::F8E4M3) => typed::<f32, F8E4M3>(cpu, q, kv, batch, params, out),
+        (DType::Bf16, _) => typed::<bf16, bf16>(cpu, q, kv, batch, params, out),
+        _ => typed::<f32, f32>(cpu, q, kv, batch, params, out),
     }
 }
 
-fn typed<T: Operand>(
+fn typed<T: Operand, K: Stored<T>>(
     cpu: &CpuDevice,
     q: View<'_>,
     kv: PagedKv<'_>,
@@ -53,7 +57,7 @@ fn typed<T: Operand>(
 ) {
     let [num_q_heads, head_dim] = [q.shape().dims()[1], q.shape().dims()[2]];
     let num_kv_heads = kv.k_pool.shape().dims()[1];
-    let problem = Problem::<T> {
+    let problem = Problem::<T, K> {
         q: q.host_rows(),
         k_pool: kv.k_pool.host_rows(),
         v_pool: kv.v_pool.host_rows(),
@@ -71,14 +75,14 @@ fn typed<T: Operand>(
     cpu.run(|| problem.divide(&cpu, &tiles, 0..num_kv_heads, out, num_parts));
 }
 
-/// What all parts read.
-struct Problem<'a, T> {
+/// What all parts read. Keys and values are stored as K.
+struct Problem<'a, T, K> {
     /// `[t, hq · d]`
     q: Rows<'a, T>,
     /// `[num_slots, hkv · d]`
-    k_pool: Rows<'a, T>,
+    k_pool: Rows<'a, K>,
     /// `[num_slots, hkv · d]`
-    v_pool: Rows<'a, T>,
+    v_pool: Rows<'a, K>,
     page_table: Rows<'a, i32>,
     page_size: usize,
     head_dim: usize,
@@ -125,7 +129,7 @@ fn query_tiles(batch: VarlenBatch<'_>, group: usize) -> Vec<QueryTile> {
     tiles
 }
 
-impl<T: Operand> Problem<'_, T> {
+impl<T: Operand, K: Stored<T>> Problem<'_, T, K> {
     /// Computes the outputs of `tiles` for `kv_heads` in about `num_parts` parts. `out` holds just
     /// those: a row per token, the heads' columns.
     fn divide(

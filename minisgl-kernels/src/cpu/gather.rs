@@ -5,8 +5,9 @@
 use half::bf16;
 
 use super::CpuDevice;
+use crate::dtype::Float;
 use crate::rows::{Rows, RowsMut};
-use crate::{DType, HostElement, View, ViewMut};
+use crate::{DType, F8E4M3, HostElement, View, ViewMut};
 
 pub(crate) fn embedding(
     cpu: &CpuDevice,
@@ -51,9 +52,20 @@ fn pick_rows<T: HostElement>(
 
 /// Row `slots[i]` of `pool` becomes row `i` of `rows`; of equal slots, the last wins.
 pub(crate) fn scatter_rows(rows: View<'_>, slots: View<'_>, pool: ViewMut<'_>) {
-    match rows.dtype() {
-        DType::Bf16 => typed_scatter_rows::<bf16>(rows, slots, pool),
+    match (rows.dtype(), pool.dtype()) {
+        (DType::Bf16, DType::F8E4M3) => round_and_scatter_rows::<bf16>(rows, slots, pool),
+        (_, DType::F8E4M3) => round_and_scatter_rows::<f32>(rows, slots, pool),
+        (DType::Bf16, _) => typed_scatter_rows::<bf16>(rows, slots, pool),
         _ => typed_scatter_rows::<f32>(rows, slots, pool),
+    }
+}
+
+fn round_and_scatter_rows<T: Float>(rows: View<'_>, slots: View<'_>, pool: ViewMut<'_>) {
+    let (rows, mut pool) = (rows.host_rows::<T>(), pool.host_rows::<F8E4M3>());
+    for (i, &slot) in slots.host_slice::<i32>().iter().enumerate() {
+        for (stored, x) in pool.row_mut(slot as usize).iter_mut().zip(rows.row(i)) {
+            *stored = F8E4M3::from_f32(x.to_f32());
+        }
     }
 }
 

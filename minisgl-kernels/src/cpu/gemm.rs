@@ -63,15 +63,21 @@ fn typed<T: Operand, O: Float>(
     cpu.run(|| problem.divide(&cpu, 0, 0, out));
 }
 
-struct Problem<'a, T> {
-    x: Rows<'a, T>,
-    w: Rows<'a, T>,
-    bias: Option<&'a [T]>,
+pub(super) struct Problem<'a, T> {
+    pub(super) x: Rows<'a, T>,
+    pub(super) w: Rows<'a, T>,
+    pub(super) bias: Option<&'a [T]>,
 }
 
 impl<T: Operand> Problem<'_, T> {
     /// Computes the part `out` of the output, whose first element is `[row, column]`.
-    fn divide<O: Float>(&self, cpu: &CpuDevice, row: usize, column: usize, out: RowsMut<'_, O>) {
+    pub(super) fn divide<O: Float>(
+        &self,
+        cpu: &CpuDevice,
+        row: usize,
+        column: usize,
+        out: RowsMut<'_, O>,
+    ) {
         let (num_rows, num_columns) = (out.num_rows(), out.row_len());
         let row_bytes = self.x.row_len() * size_of::<T>();
         let max_rows = (X_BYTES / row_bytes.max(1)).clamp(4, MAX_ROWS);

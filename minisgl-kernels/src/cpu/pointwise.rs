@@ -7,12 +7,13 @@ use half::bf16;
 use super::CpuDevice;
 use super::simd::{Kernel, Operand, Simd};
 use crate::rows::{Rows, RowsMut};
-use crate::{DType, HostElement, View, ViewMut};
+use crate::{DType, F8E4M3, HostElement, View, ViewMut};
 
 pub(crate) fn copy(cpu: &CpuDevice, source: View<'_>, target: ViewMut<'_>) {
     match source.dtype() {
         DType::F32 => typed_copy::<f32>(cpu, source, target),
         DType::Bf16 => typed_copy::<bf16>(cpu, source, target),
+        DType::F8E4M3 => typed_copy::<F8E4M3>(cpu, source, target),
         DType::I32 => typed_copy::<i32>(cpu, source, target),
         DType::U64 => typed_copy::<u64>(cpu, source, target),
     }

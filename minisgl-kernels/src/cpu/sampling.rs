@@ -6,6 +6,7 @@
 //! length that several threads take; partial results are combined in ascending order, so that
 //! neither the number of threads nor the other rows matter.
 
+mod adjust;
 mod best;
 mod combine;
 mod mass;
@@ -14,6 +15,7 @@ mod threshold;
 use super::CpuDevice;
 use crate::rows::Rows;
 
+pub(crate) use adjust::{bias_logits, clear_counts, count_ids, penalize_logits};
 pub(crate) use best::{argmax, gumbel_argmax, top_n};
 pub(crate) use combine::{best_of_shards, choose_ids, mass_target, min_p_threshold, pick_logits};
 pub(crate) use mass::sum_exp;

@@ -158,6 +158,7 @@ impl<'s> Call<'s> {
 pub(super) fn code(dtype: DType) -> i32 {
     match dtype {
         DType::Bf16 => sys::BF16,
+        DType::F8E4M3 => sys::F8E4M3,
         _ => sys::F32,
     }
 }

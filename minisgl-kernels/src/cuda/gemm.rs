@@ -6,6 +6,7 @@
 //! `D = Aᵀ · B` with `A = w` (`[k, n]` in columns) and `B = x` (`[k, m]`), and the bias, one value
 //! per output feature, is one per row of `D`, as its epilogue wants it.
 
+mod fp8;
 mod plan;
 mod tune;
 
@@ -22,6 +23,7 @@ use crate::ops::tuning::GemmShape;
 use crate::{DType, Error, View, ViewMut};
 use plan::{Key, Plan};
 
+pub(crate) use fp8::{check_fp8, gemm_fp8};
 pub(crate) use tune::{load, save, tune};
 
 /// Plans that are kept. Prefill has a new number of rows in every step, so they come and go.
@@ -75,6 +77,8 @@ struct Operands {
     w: *const c_void,
     bias: *const c_void,
     out: *mut c_void,
+    /// A scale per row of `x` and of `w`, if they are multiplied in.
+    scales: Option<[*const c_void; 2]>,
 }
 
 pub(crate) fn gemm(
@@ -117,15 +121,30 @@ pub(crate) fn gemm(
         w: w_rows.data,
         bias: if fused { bias_address } else { std::ptr::null() },
         out: out_rows.data,
+        scales: None,
     };
+    let strides = [x_rows.stride, w_rows.stride, out_rows.stride];
+    multiply(stream, shape, strides, operands)?;
+    if bias.is_some() && !fused {
+        return call.add_bias(dtype, bias_address, out_dtype, out_rows);
+    }
+    Ok(())
+}
+
+/// Queues the multiplication, by the plan there is for such ones.
+fn multiply(
+    stream: &CudaStream,
+    shape: GemmShape,
+    strides: [i64; 3],
+    operands: Operands,
+) -> Result<(), Error> {
     let alignment = [operands.x, operands.w, operands.bias, operands.out.cast_const()]
         .into_iter()
         .filter(|address| !address.is_null())
         .map(|address| 1 << (address.addr() | MAX_ALIGNMENT).trailing_zeros())
         .min()
         .unwrap_or(MAX_ALIGNMENT);
-    let strides = [x_rows.stride, w_rows.stride, out_rows.stride];
-    let key = Key { shape, strides, alignment };
+    let key = Key { shape, strides, alignment, has_scales: operands.scales.is_some() };
     let workspace = stream.workspace()?;
     let mut gemms = stream.device().gemms();
     let handle = gemms.handle()?;
@@ -137,15 +156,10 @@ pub(crate) fn gemm(
         std::collections::hash_map::Entry::Occupied(plan) => plan.into_mut(),
         std::collections::hash_map::Entry::Vacant(empty) => {
             let tuned = tuned.get(&shape).filter(|_| alignment == MAX_ALIGNMENT);
-            empty.insert(Plan::new(handle, &key, workspace.1, tuned, operands.bias)?)
+            empty.insert(Plan::new(handle, &key, workspace.1, tuned, operands)?)
         }
     };
-    plan.run(handle, operands, workspace, stream)?;
-    drop(gemms);
-    if bias.is_some() && !fused {
-        return call.add_bias(dtype, bias_address, out_dtype, out_rows);
-    }
-    Ok(())
+    plan.run(handle, operands, workspace, stream)
 }
 
 /// Whether our own kernel for a few rows can, and is the faster one: it starts before the kernel before
@@ -165,6 +179,7 @@ fn is_gemv(x: &Rows, w: &Rows) -> bool {
 fn data_type(dtype: DType) -> sys::cudaDataType {
     match dtype {
         DType::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
+        DType::F8E4M3 => sys::cudaDataType_t::CUDA_R_8F_E4M3,
         _ => sys::cudaDataType_t::CUDA_R_32F,
     }
 }

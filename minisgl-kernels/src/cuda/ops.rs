@@ -2,15 +2,19 @@
 //!
 //! Never knows: what an op computes; `ops` says it, and the library does it.
 
+mod adjust;
 mod attention;
 mod few_rows;
+mod fp8;
 mod layers;
 mod moe;
 mod rows;
 mod sampling;
 
+pub(crate) use adjust::{bias_logits, clear_counts, count_ids, penalize_logits};
 pub(crate) use attention::{CudaAttention, paged_attention};
 pub(crate) use few_rows::{few_rows, gemm_add, norm_gemm, norm_gemm_silu};
+pub(crate) use fp8::quantize_rows;
 pub(crate) use layers::{
     add_rms_norm, qk_norm_rope, qk_norm_rope_store, rms_norm, silu_and_mul, store_kv,
 };

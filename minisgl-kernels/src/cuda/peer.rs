@@ -72,7 +72,7 @@ impl AbortFlag {
 
     fn flag(&self) -> &AtomicU32 {
         // SAFETY: the memory is aligned, zeroed and large enough, lives as long as `self`, and is
-        // written atomically by the host and only read by GPUs.
+        // accessed atomically by the host; GPUs read it, and write a whole aligned word.
         unsafe { AtomicU32::from_ptr(self.memory.address().cast()) }
     }
 

@@ -8,10 +8,11 @@ use std::ffi::{c_char, c_void};
 use libloading::Library;
 
 /// The version of the header that this file follows.
-pub(super) const ABI_VERSION: i32 = 3;
+pub(super) const ABI_VERSION: i32 = 5;
 
 pub(super) const F32: i32 = 0;
 pub(super) const BF16: i32 = 1;
+pub(super) const F8E4M3: i32 = 2;
 
 pub(super) const MAX_PEERS: usize = 8;
 
@@ -39,6 +40,7 @@ pub(super) struct AttentionArgs {
     pub(super) max_pages: i64,
     pub(super) page_table_stride: i64,
     pub(super) page_size: i32,
+    pub(super) kv_dtype: i32,
     pub(super) rows: *const i32,
     pub(super) cu_seqlens_q: *const i32,
     pub(super) kv_lens: *const i32,
@@ -59,6 +61,7 @@ pub(super) const ATTENTION_NATIVE: i32 = 3;
 pub(super) struct AttentionConfig {
     pub(super) backend: i32,
     pub(super) dtype: i32,
+    pub(super) kv_dtype: i32,
     pub(super) num_q_heads: i32,
     pub(super) num_kv_heads: i32,
     pub(super) head_dim: i32,
@@ -140,6 +143,14 @@ functions! {
         i32, *const i32, Rows, Rows, Stream
     ) -> i32;
 
+    fn msgl_quantize_rows(i32, Rows, Rows, *mut f32, Stream) -> i32;
+    fn msgl_scale(i32, Rows, *const f32, *const f32, Stream) -> i32;
+    fn msgl_store_kv_fp8(i32, Rows, Rows, *const i32, Rows, Rows, Stream) -> i32;
+    fn msgl_qk_norm_rope_store_fp8(
+        i32, Rows, Rows, Rows, i32, *const c_void, *const c_void, f32, *const i32, *const f32, i64,
+        i32, *const i32, Rows, Rows, Stream
+    ) -> i32;
+
     fn msgl_gemv(i32, Rows, Rows, Rows, Stream) -> i32;
     fn msgl_gemv_add(Rows, Rows, Rows, Stream) -> i32;
     fn msgl_norm_gemv(Rows, *const c_void, f32, Rows, Rows, Stream) -> i32;
@@ -187,6 +198,15 @@ functions! {
         *const f32, *const f32, *const f32, *mut f32, i64, Stream
     ) -> i32;
     fn msgl_choose_ids(*const i32, *const i32, *const i32, *mut i32, i64, Stream) -> i32;
+
+    fn msgl_clear_counts(Rows, *const i32, i64, Stream) -> i32;
+    fn msgl_count_ids(Rows, *const i32, *const i32, i64, i32, Stream) -> i32;
+    fn msgl_bias_logits(
+        Rows, Rows, Rows, *const i32, *const i32, *const i32, i32, Stream
+    ) -> i32;
+    fn msgl_penalize_logits(
+        Rows, Rows, Rows, *const i32, *const f32, *const f32, *const f32, i32, Stream
+    ) -> i32;
 
     fn msgl_peer_flag_bytes() -> i64;
     fn msgl_peer_all_reduce(*const Peers, i32, *mut c_void, i64, i32, Stream) -> i32;

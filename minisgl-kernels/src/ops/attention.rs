@@ -12,9 +12,9 @@ pub use planned::{Attention, AttentionBackend, AttentionConfig, HostBatch};
 /// Where the keys and values of all sequences are.
 #[derive(Clone, Copy, Debug)]
 pub struct PagedKv<'a> {
-    /// `[num_slots, hkv, d]` T.
+    /// `[num_slots, hkv, d]` T or f8_e4m3.
     pub k_pool: View<'a>,
-    /// `[num_slots, hkv, d]` T.
+    /// `[num_slots, hkv, d]` T or f8_e4m3, as `k_pool`.
     pub v_pool: View<'a>,
     /// `[rows, max_pages]` i32: position `p` of a sequence lives in slot
     /// `page_table[row][p / page_size] * page_size + p % page_size`.
@@ -95,8 +95,9 @@ pub(crate) fn check(
     let [num_rows, max_pages] = check.dims("page_table", kv.page_table)?;
     let [num_sequences] = check.dims("rows", batch.rows)?;
     check.rows("q", q)?;
-    check.tensor("k_pool", kv.k_pool, dtype, [num_slots, num_kv_heads, d])?;
-    check.tensor("v_pool", kv.v_pool, dtype, [num_slots, num_kv_heads, d])?;
+    let stored = check.stored("k_pool", kv.k_pool, dtype)?;
+    check.tensor("k_pool", kv.k_pool, stored, [num_slots, num_kv_heads, d])?;
+    check.tensor("v_pool", kv.v_pool, stored, [num_slots, num_kv_heads, d])?;
     check.tensor("page_table", kv.page_table, DType::I32, [num_rows, max_pages])?;
     check.tensor("rows", batch.rows, DType::I32, [num_sequences])?;
     check.tensor("cu_seqlens_q", batch.cu_seqlens_q, DType::I32, [num_sequences + 1])?;

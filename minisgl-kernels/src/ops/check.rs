@@ -10,6 +10,7 @@ pub(crate) use super::few_rows::{
     check_gemm_add as gemm_add, check_norm_gemm as norm_gemm,
     check_norm_gemm_silu as norm_gemm_silu,
 };
+pub(crate) use super::fp8::{check_gemm as fp8_gemm, check_quantize as quantize_rows};
 pub(crate) use super::gather::{
     check_gather_rows as gather_rows, check_ids as ids, check_indices as indices,
 };
@@ -25,11 +26,14 @@ pub(crate) use super::pointwise::{check_add as add, check_reduce_sum as reduce_s
 pub(crate) use super::rope::{check as qk_norm_rope, check_positions as positions};
 pub(crate) use super::rope_store::check as qk_norm_rope_store;
 pub(crate) use super::sampling::{
-    check_argmax as argmax, check_best_of_shards as best_of_shards, check_choose_ids as choose_ids,
-    check_gumbel_argmax as gumbel_argmax, check_histogram as threshold_histogram,
-    check_mass_target as mass_target, check_min_p as min_p_threshold,
+    check_argmax as argmax, check_best_of_shards as best_of_shards,
+    check_bias_indices as bias_indices, check_bias_logits as bias_logits,
+    check_choose_ids as choose_ids, check_clear_counts as clear_counts,
+    check_count_ids as count_ids, check_gumbel_argmax as gumbel_argmax,
+    check_histogram as threshold_histogram, check_mass_target as mass_target,
+    check_min_p as min_p_threshold, check_penalize_logits as penalize_logits,
     check_pick_logits as pick_logits, check_refine as threshold_refine, check_sum_exp as sum_exp,
-    check_top_n as top_n,
+    check_table_rows as table_rows, check_top_n as top_n,
 };
 use crate::{DType, Error, HostElement, Shape, View};
 
@@ -64,6 +68,25 @@ impl Check {
             dtype @ (DType::F32 | DType::Bf16) => Ok(dtype),
             got => {
                 Err(Error::DType { op: self.op, argument, got, expected: "float32 or bfloat16" })
+            }
+        }
+    }
+
+    /// The dtype of a KV pool for keys and values of `dtype`: that, or 8-bit floats.
+    pub(crate) fn stored(
+        self,
+        argument: &'static str,
+        view: View<'_>,
+        dtype: DType,
+    ) -> Result<DType, Error> {
+        match view.dtype() {
+            got if got == dtype || got == DType::F8E4M3 => Ok(got),
+            got => {
+                let expected = match dtype {
+                    DType::F32 => "float32 or float8_e4m3fn",
+                    _ => "bfloat16 or float8_e4m3fn",
+                };
+                Err(Error::DType { op: self.op, argument, got, expected })
             }
         }
     }

@@ -10,7 +10,9 @@ use crate::{DType, Error, Stream, View, ViewMut, cpu, cuda};
 /// - `k`, `v`: `[t, hkv, d]` T.
 /// - `slots`: `[t]` i32, each in `0..num_slots`. If a slot appears twice, which token wins is
 ///   unspecified.
-/// - `k_pool`, `v_pool`: `[num_slots, hkv, d]` T. Slots that are not named are untouched.
+/// - `k_pool`, `v_pool`: `[num_slots, hkv, d]`, both T or both f8_e4m3, to which elements are then
+///   rounded as [`F8E4M3::from_f32`](crate::F8E4M3::from_f32) does. Slots that are not named are
+///   untouched.
 ///
 /// # Errors
 /// [`Error::Index`] if a slot is out of range.
@@ -50,8 +52,9 @@ pub(crate) fn check(
     check.tensor("v", v, dtype, [t, num_kv_heads, d])?;
     check.tensor("slots", slots, DType::I32, [t])?;
     let [num_slots, _, _] = check.dims("k_pool", k_pool)?;
-    check.tensor("k_pool", k_pool, dtype, [num_slots, num_kv_heads, d])?;
-    check.tensor("v_pool", v_pool, dtype, [num_slots, num_kv_heads, d])
+    let stored = check.stored("k_pool", k_pool, dtype)?;
+    check.tensor("k_pool", k_pool, stored, [num_slots, num_kv_heads, d])?;
+    check.tensor("v_pool", v_pool, stored, [num_slots, num_kv_heads, d])
 }
 
 pub(crate) fn check_slots(slots: View<'_>, k_pool: View<'_>) -> Result<(), Error> {

@@ -13,15 +13,16 @@ pub struct KvStore<'a> {
     pub v: View<'a>,
     /// `[t]` i32, each in `0..num_slots`.
     pub slots: View<'a>,
-    /// `[num_slots, hkv, d]` T.
+    /// `[num_slots, hkv, d]` T or f8_e4m3.
     pub k_pool: ViewMut<'a>,
-    /// `[num_slots, hkv, d]` T.
+    /// `[num_slots, hkv, d]` T or f8_e4m3, as `k_pool`.
     pub v_pool: ViewMut<'a>,
 }
 
 /// [`qk_norm_rope`](super::qk_norm_rope) and [`store_kv`](super::store_kv) at once, with the same
 /// bits: `q` is normalized (if asked) and rotated in place; what becomes of `k` goes to its slots,
-/// as `v` does, while `k` itself stays as it was.
+/// as `v` does, while `k` itself stays as it was. (With pools of 8-bit floats, a GPU may sum the
+/// squares of a norm in another order than `qk_norm_rope` does.)
 ///
 /// # Errors
 /// Those of the two ops.

@@ -14,12 +14,20 @@
 //! over the keys of [`key_of`], a byte per round, from the highest:
 //! for each `round` in `0..ROUNDS`, [`threshold_histogram`], then sum `hist` over the shards, then
 //! [`threshold_refine`]. After the last round, [`raise_threshold`] yields the threshold.
+//!
+//! # Changing logits first
+//! [`bias_logits`] and [`penalize_logits`] change logits in place, before all of the above.
+//! [`count_ids`] keeps what they need to know of a row's output.
 
+mod adjust;
 mod combine;
 mod gumbel;
 mod select;
 mod threshold;
 
+pub use adjust::{
+    Biases, History, Penalties, bias_logits, clear_counts, count_ids, penalize_logits,
+};
 pub use combine::{best_of_shards, choose_ids, mass_target, min_p_threshold, pick_logits};
 pub use gumbel::{gumbel_argmax, uniform};
 pub use select::{argmax, sum_exp, sum_exp_above, top_n};
@@ -28,6 +36,10 @@ pub use threshold::{
     threshold_refine, value_of,
 };
 
+pub(crate) use adjust::{
+    check_bias_indices, check_bias_logits, check_clear_counts, check_count_ids,
+    check_penalize_logits, check_table_rows,
+};
 pub(crate) use combine::{
     check_best_of_shards, check_choose_ids, check_mass_target, check_min_p, check_pick_logits,
 };

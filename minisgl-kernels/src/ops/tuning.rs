@@ -4,7 +4,7 @@
 
 use crate::{DType, Device, Error, Stream, cuda};
 
-/// What a [`gemm`](super::gemm) computes: `out [m, n] = x [m, k] · w [n, k]ᵀ`.
+/// What a [`gemm`](super::gemm) or an [`fp8::gemm`](super::fp8::gemm()) computes: `out [m, n] = x [m, k] · w [n, k]ᵀ`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GemmShape {
     /// Rows of `x` and `out`.
@@ -13,9 +13,9 @@ pub struct GemmShape {
     pub n: usize,
     /// Columns of `x` and `w`.
     pub k: usize,
-    /// The dtype of `x` and `w`, f32 or bf16.
+    /// The dtype of `x` and `w`: f32 or bf16, or f8_e4m3 with a scale per row.
     pub dtype: DType,
-    /// The dtype of `out`: f32, or that of `x`.
+    /// The dtype of `out`: f32, or that of `x`; for f8_e4m3, f32 or bf16.
     pub out_dtype: DType,
     /// Whether a bias of the output's dtype is added. (A bias of another dtype is added by a kernel
     /// of its own and needs no tuning.)
@@ -53,12 +53,13 @@ pub fn tune_gemm(stream: &Stream, shape: &GemmShape) -> Result<Option<Tuned>, Er
         let (value, allowed) = ("0".to_owned(), "at least 1");
         return Err(Error::Parameter { op: OP, parameter, value, allowed });
     }
-    if !matches!(dtype, DType::F32 | DType::Bf16) {
-        let expected = "float32 or bfloat16";
+    if !matches!(dtype, DType::F32 | DType::Bf16 | DType::F8E4M3) {
+        let expected = "float32, bfloat16 or float8_e4m3fn";
         return Err(Error::DType { op: OP, argument: "dtype", got: dtype, expected });
     }
-    if out_dtype != DType::F32 && out_dtype != dtype {
-        let expected = dtype.name();
+    let narrow = if dtype == DType::F8E4M3 { DType::Bf16 } else { dtype };
+    if out_dtype != DType::F32 && out_dtype != narrow {
+        let expected = narrow.name();
         return Err(Error::DType { op: OP, argument: "out_dtype", got: out_dtype, expected });
     }
     match stream {

@@ -6,19 +6,21 @@ use half::bf16;
 
 use crate::dtype::Float;
 use crate::rows::{Rows, RowsMut};
-use crate::{DType, View, ViewMut};
+use crate::{DType, F8E4M3, View, ViewMut};
 
-/// Rows of f32 or bf16, read as f32.
+/// Rows of floats, read as f32.
 pub(super) enum Matrix<'a> {
     F32(Rows<'a, f32>),
     Bf16(Rows<'a, bf16>),
+    F8E4M3(Rows<'a, F8E4M3>),
 }
 
 impl<'a> Matrix<'a> {
-    /// `view` has been checked to be f32 or bf16 without gaps inside its rows.
+    /// `view` has been checked to be of floats, without gaps inside its rows.
     pub(super) fn new(view: View<'a>) -> Self {
         match view.dtype() {
             DType::Bf16 => Self::Bf16(view.host_rows()),
+            DType::F8E4M3 => Self::F8E4M3(view.host_rows()),
             _ => Self::F32(view.host_rows()),
         }
     }
@@ -27,6 +29,7 @@ impl<'a> Matrix<'a> {
         match self {
             Self::F32(rows) => rows.num_rows(),
             Self::Bf16(rows) => rows.num_rows(),
+            Self::F8E4M3(rows) => rows.num_rows(),
         }
     }
 
@@ -34,6 +37,7 @@ impl<'a> Matrix<'a> {
         match self {
             Self::F32(rows) => rows.row_len(),
             Self::Bf16(rows) => rows.row_len(),
+            Self::F8E4M3(rows) => rows.row_len(),
         }
     }
 
@@ -41,14 +45,16 @@ impl<'a> Matrix<'a> {
         match self {
             Self::F32(rows) => rows.row(row)[column],
             Self::Bf16(rows) => rows.row(row)[column].to_f32(),
+            Self::F8E4M3(rows) => rows.row(row)[column].to_f32(),
         }
     }
 }
 
-/// Exclusive rows of f32 or bf16, read and written as f32.
+/// Exclusive rows of floats, read and written as f32.
 pub(super) enum MatrixMut<'a> {
     F32(RowsMut<'a, f32>),
     Bf16(RowsMut<'a, bf16>),
+    F8E4M3(RowsMut<'a, F8E4M3>),
 }
 
 impl<'a> MatrixMut<'a> {
@@ -56,6 +62,7 @@ impl<'a> MatrixMut<'a> {
     pub(super) fn new(view: ViewMut<'a>) -> Self {
         match view.dtype() {
             DType::Bf16 => Self::Bf16(view.host_rows()),
+            DType::F8E4M3 => Self::F8E4M3(view.host_rows()),
             _ => Self::F32(view.host_rows()),
         }
     }
@@ -64,6 +71,7 @@ impl<'a> MatrixMut<'a> {
         match self {
             Self::F32(rows) => rows.num_rows(),
             Self::Bf16(rows) => rows.num_rows(),
+            Self::F8E4M3(rows) => rows.num_rows(),
         }
     }
 
@@ -71,6 +79,7 @@ impl<'a> MatrixMut<'a> {
         match self {
             Self::F32(rows) => rows.row_len(),
             Self::Bf16(rows) => rows.row_len(),
+            Self::F8E4M3(rows) => rows.row_len(),
         }
     }
 
@@ -78,6 +87,7 @@ impl<'a> MatrixMut<'a> {
         match self {
             Self::F32(rows) => rows.row(row)[column],
             Self::Bf16(rows) => rows.row(row)[column].to_f32(),
+            Self::F8E4M3(rows) => rows.row(row)[column].to_f32(),
         }
     }
 
@@ -86,6 +96,7 @@ impl<'a> MatrixMut<'a> {
         match self {
             Self::F32(rows) => rows.row_mut(row)[column] = value,
             Self::Bf16(rows) => rows.row_mut(row)[column] = Float::from_f32(value),
+            Self::F8E4M3(rows) => rows.row_mut(row)[column] = F8E4M3::from_f32(value),
         }
     }
 
@@ -94,6 +105,7 @@ impl<'a> MatrixMut<'a> {
         match self {
             Self::F32(_) => value,
             Self::Bf16(_) => <bf16 as Float>::from_f32(value).to_f32(),
+            Self::F8E4M3(_) => F8E4M3::from_f32(value).to_f32(),
         }
     }
 }

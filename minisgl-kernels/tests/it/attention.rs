@@ -3,7 +3,7 @@
 use minisgl_kernels::ops::{self, Attention, AttentionParams, PagedKv, VarlenBatch};
 use minisgl_kernels::{DType, Device, Error, Stream, Tensor, reference};
 
-use crate::support::{Array, FLOATS, Rng, for_each_device, host, ids, is_gpu};
+use crate::support::{Array, Rng, STORED, for_each_device, host, ids, is_gpu};
 
 /// The sequences of one step and the pool they live in, on the host.
 #[derive(Clone, Debug)]
@@ -33,13 +33,14 @@ pub(crate) struct Step {
 
 impl Step {
     pub(crate) fn new(device: &Device, dtype: DType, case: &Case, seed: u64) -> Self {
-        Self::with_gaps(device, dtype, case, seed, [7, 5])
+        Self::stored(device, [dtype, dtype], case, seed, [7, 5])
     }
 
-    /// With these gaps between the rows of the queries and of the planned output.
-    pub(crate) fn with_gaps(
+    /// With keys and values of another type, and these gaps between the rows of the queries and of the
+    /// planned output.
+    pub(crate) fn stored(
         device: &Device,
-        dtype: DType,
+        [dtype, kv_dtype]: [DType; 2],
         case: &Case,
         seed: u64,
         [q_gap, out_gap]: [usize; 2],
@@ -78,9 +79,9 @@ impl Step {
         let kv_shape = [num_slots, num_kv_heads, head_dim];
         Self {
             q: Array::new(device, dtype, q_shape, q_gap, &q),
-            k_pool: Array::new(device, dtype, kv_shape, 0, &k),
+            k_pool: Array::new(device, kv_dtype, kv_shape, 0, &k),
             // A GPU's pools have no gaps.
-            v_pool: Array::new(device, dtype, kv_shape, if is_gpu(device) { 0 } else { 3 }, &v),
+            v_pool: Array::new(device, kv_dtype, kv_shape, if is_gpu(device) { 0 } else { 3 }, &v),
             page_table: Tensor::from_slice(device, [n, max_pages], &pages).unwrap(),
             rows: ids(device, &rows),
             cu_seqlens_q: ids(device, &cu_seqlens_q),
@@ -218,13 +219,13 @@ fn paged_attention_is_the_reference() {
         Case { sequences: vec![], ..base },
     ];
     for_each_device(|device, stream| {
-        for dtype in FLOATS {
+        for dtypes in STORED {
             for (i, case) in cases.iter().enumerate() {
-                let mut got = Step::new(device, dtype, case, i as u64);
-                let mut want = Step::new(&host(), dtype, case, i as u64);
+                let mut got = Step::stored(device, dtypes, case, i as u64, [7, 5]);
+                let mut want = Step::stored(&host(), dtypes, case, i as u64, [7, 5]);
                 got.run(Some(stream));
                 want.run(None);
-                got.out.assert_close(&want.out, &format!("paged_attention case {i}"));
+                got.out.assert_close(&want.out, &format!("paged_attention case {i}, {dtypes:?}"));
             }
         }
     });

@@ -5,7 +5,7 @@ use minisgl_kernels::ops::{self, AttentionParams, PagedKv, VarlenBatch};
 use minisgl_kernels::{DType, Device, InstructionSet, Stream, Tensor};
 
 use crate::attention::{Case, Step};
-use crate::support::{Array, FLOATS, Rng, for_each_cpu, ids, threads};
+use crate::support::{Array, FLOATS, Rng, STORED, for_each_cpu, ids, threads};
 
 fn gemm(device: &Device, stream: &Stream, dtype: DType, x: &[f32], w: &[f32], k: usize) -> Array {
     let (m, n) = (x.len() / k, w.len() / k);
@@ -72,7 +72,7 @@ fn one_thread_and_three_threads_give_the_same_bits() {
 fn in_chunks(
     device: &Device,
     stream: &Stream,
-    dtype: DType,
+    [dtype, kv_dtype]: [DType; 2],
     page_size: usize,
     chunk: usize,
     window: Option<usize>,
@@ -87,8 +87,8 @@ fn in_chunks(
     let slot_of = |p: usize| pages[p / page_size] * page_size as i32 + (p % page_size) as i32;
 
     let pool_shape = [num_pages * page_size, num_kv_heads, d];
-    let mut k_pool = Array::poisoned(device, dtype, pool_shape, 0);
-    let mut v_pool = Array::poisoned(device, dtype, pool_shape, 0);
+    let mut k_pool = Array::poisoned(device, kv_dtype, pool_shape, 0);
+    let mut v_pool = Array::poisoned(device, kv_dtype, pool_shape, 0);
     let page_table = Tensor::from_slice(device, [1, num_pages], &pages).unwrap();
     let rows = ids(device, &[0]);
     let mut bits = Vec::new();
@@ -127,13 +127,13 @@ fn in_chunks(
 #[test]
 fn attention_in_chunks_and_pages_of_any_size_gives_the_same_bits() {
     for_each_cpu(|device, stream| {
-        for dtype in FLOATS {
+        for dtypes in STORED {
             for window in [None, Some(70), Some(170)] {
-                let whole = in_chunks(device, stream, dtype, 16, 300, window);
+                let whole = in_chunks(device, stream, dtypes, 16, 300, window);
                 for (page_size, chunk) in [(1, 300), (4, 64), (16, 7), (16, 1), (300, 128)] {
-                    let parts = in_chunks(device, stream, dtype, page_size, chunk, window);
+                    let parts = in_chunks(device, stream, dtypes, page_size, chunk, window);
                     let what = format!("page {page_size}, chunk {chunk}, window {window:?}");
-                    assert!(whole == parts, "{what}, {dtype}: bits differ");
+                    assert!(whole == parts, "{what}, {dtypes:?}: bits differ");
                 }
             }
         }
@@ -143,7 +143,7 @@ fn attention_in_chunks_and_pages_of_any_size_gives_the_same_bits() {
 #[test]
 fn attention_of_a_sequence_does_not_depend_on_the_batch() {
     for_each_cpu(|device, stream| {
-        for dtype in FLOATS {
+        for dtypes in STORED {
             let case = Case {
                 num_q_heads: 4,
                 num_kv_heads: 2,
@@ -152,7 +152,7 @@ fn attention_of_a_sequence_does_not_depend_on_the_batch() {
                 window: None,
                 sequences: vec![(1, 200), (9, 140), (1, 5), (40, 40)],
             };
-            let mut batch = Step::new(device, dtype, &case, 5);
+            let mut batch = Step::stored(device, dtypes, &case, 5, [7, 5]);
             batch.run(Some(stream));
             // Each query alone.
             let row = case.num_q_heads * case.head_dim;
@@ -163,7 +163,7 @@ fn attention_of_a_sequence_does_not_depend_on_the_batch() {
                 for i in 0..q_len {
                     let alone = batch.run_one(stream, j, i);
                     let want = &all[(first + i) * row..(first + i + 1) * row];
-                    assert_eq!(alone, want, "sequence {j}, query {i}, {dtype}");
+                    assert_eq!(alone, want, "sequence {j}, query {i}, {dtypes:?}");
                 }
                 first += q_len;
             }

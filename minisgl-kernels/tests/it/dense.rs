@@ -3,7 +3,7 @@
 use minisgl_kernels::ops::{KvStore, QkNorm};
 use minisgl_kernels::{DType, ops, reference};
 
-use crate::support::{Array, FLOATS, Rng, for_each_device, host, ids, is_gpu};
+use crate::support::{Array, FLOATS, Rng, STORED, for_each_device, host, ids, is_gpu};
 
 /// Odd sizes: below, at and above the widths of vectors, tiles and blocks.
 const WIDTHS: [usize; 9] = [1, 3, 16, 17, 31, 64, 100, 256, 1031];
@@ -225,7 +225,7 @@ fn qk_norm_rope_store_is_the_two_ops_bit_for_bit() {
         (3, 16, 8, 256, 64),
     ];
     for_each_device(|device, stream| {
-        for dtype in FLOATS {
+        for [dtype, kv_dtype] in STORED {
             for (t, hq, hkv, d, rotary) in shapes {
                 let mut rng = Rng::fresh((t * 1000 + d) as u64);
                 let (q, k) = (rng.floats(t * hq * d), rng.floats(t * hkv * d));
@@ -252,8 +252,8 @@ fn qk_norm_rope_store_is_the_two_ops_bit_for_bit() {
                             eps: 1e-6,
                         });
                         let pool = [num_slots, hkv, d];
-                        let mut k_pool = Array::poisoned(device, dtype, pool, 0);
-                        let mut v_pool = Array::poisoned(device, dtype, pool, 0);
+                        let mut k_pool = Array::poisoned(device, kv_dtype, pool, 0);
+                        let mut v_pool = Array::poisoned(device, kv_dtype, pool, 0);
                         let before = k.bits();
                         let store = KvStore {
                             v: v.view(),
@@ -286,7 +286,7 @@ fn qk_norm_rope_store_is_the_two_ops_bit_for_bit() {
                         assert!(!fused || k.bits() == before, "k is left as it was");
                         (q, k_pool, v_pool)
                     };
-                    let what = format!("t={t} d={d} norm={with_norm}, {dtype}");
+                    let what = format!("t={t} d={d} norm={with_norm}, {dtype} in {kv_dtype}");
                     let got = run(device, Some(stream), true);
                     let two = run(device, Some(stream), false);
                     let want = run(&host(), None, true);

@@ -2,7 +2,7 @@
 
 use minisgl_kernels::{ops, reference};
 
-use crate::support::{Array, FLOATS, Rng, for_each_device, host, ids};
+use crate::support::{Array, FLOATS, Rng, STORED, for_each_device, host, ids};
 
 const ROWS: [usize; 5] = [0, 1, 3, 17, 300];
 const WIDTHS: [usize; 4] = [1, 17, 64, 515];
@@ -64,18 +64,22 @@ fn gather_rows_is_the_reference() {
 #[test]
 fn store_kv_is_the_reference_and_leaves_other_slots_alone() {
     for_each_device(|device, stream| {
-        for dtype in FLOATS {
+        for [dtype, kv_dtype] in STORED {
             for (t, d) in ROWS.into_iter().flat_map(|t| WIDTHS.map(|d| (t, d))) {
                 let mut rng = Rng::fresh((t * 1000 + d) as u64);
                 let (num_slots, num_kv_heads) = (t + 5, 2);
-                let (k, v) = (rng.floats(t * 2 * d), rng.floats(t * 2 * d));
+                // With some beyond what 8 bits hold.
+                let mut floats = || -> Vec<f32> {
+                    rng.floats(t * 2 * d).iter().map(|x| 500.0 * x * x * x).collect()
+                };
+                let (k, v) = (floats(), floats());
                 let slots = &rng.permutation(num_slots)[..t];
                 let run = |device: &_, stream: Option<&_>| {
                     let k = Array::new(device, dtype, [t, num_kv_heads, d], 3, &k);
                     let v = Array::new(device, dtype, [t, num_kv_heads, d], 3, &v);
                     let pool = [num_slots, num_kv_heads, d];
-                    let mut k_pool = Array::poisoned(device, dtype, pool, 0);
-                    let mut v_pool = Array::poisoned(device, dtype, pool, 1);
+                    let mut k_pool = Array::poisoned(device, kv_dtype, pool, 0);
+                    let mut v_pool = Array::poisoned(device, kv_dtype, pool, 1);
                     let (k, v, slots) = (k.view(), v.view(), ids(device, slots));
                     let pools = (k_pool.view_mut(), v_pool.view_mut());
                     match stream {

@@ -5,17 +5,22 @@ use minisgl_kernels::{DType, Device, Error, Stream};
 
 use crate::attention::{Case, Step};
 use crate::support::{
-    FLOATS, assert_close_twice_rounded, for_each_device, gpu_or_skip, gpu_turn, host, is_gpu,
+    STORED, assert_close_twice_rounded, for_each_device, gpu_or_skip, gpu_turn, host, is_gpu,
 };
 
 const BACKENDS: [AttentionBackend; 3] =
     [AttentionBackend::Native, AttentionBackend::Fi, AttentionBackend::Fa];
 
-fn config(case: &Case, backend: AttentionBackend, dtype: DType) -> AttentionConfig {
+fn config(
+    case: &Case,
+    backend: AttentionBackend,
+    [dtype, kv_dtype]: [DType; 2],
+) -> AttentionConfig {
     let pages = case.sequences.iter().map(|&(_, kv_len)| kv_len.div_ceil(case.page_size));
     AttentionConfig {
         backend,
         dtype,
+        kv_dtype,
         num_q_heads: case.num_q_heads,
         num_kv_heads: case.num_kv_heads,
         head_dim: case.head_dim,
@@ -51,9 +56,16 @@ fn host_batch(case: &Case, fixed_batch: bool) -> (Vec<i32>, Vec<i32>, bool) {
 }
 
 /// Plans and runs a case on a backend, and compares with the reference.
-fn check(device: &Device, stream: &Stream, dtype: DType, case: &Case, fixed: bool, seed: u64) {
+fn check(
+    device: &Device,
+    stream: &Stream,
+    dtypes: [DType; 2],
+    case: &Case,
+    fixed: bool,
+    seed: u64,
+) {
     for backend in BACKENDS {
-        let config = config(case, backend, dtype);
+        let config = config(case, backend, dtypes);
         if !is_gpu(device) && backend != AttentionBackend::Native {
             assert!(matches!(Attention::new(stream, &config), Err(Error::Unavailable(_))));
             continue;
@@ -65,11 +77,11 @@ fn check(device: &Device, stream: &Stream, dtype: DType, case: &Case, fixed: boo
         let Some(mut attention) = attention(stream, &config) else { continue };
         let (cu_seqlens_q, kv_lens, fixed_batch) = host_batch(case, fixed);
         let host_batch = HostBatch { cu_seqlens_q: &cu_seqlens_q, kv_lens: &kv_lens, fixed_batch };
-        let mut want = Step::new(&host(), dtype, case, seed);
+        let mut want = Step::stored(&host(), dtypes, case, seed, [7, 5]);
         want.run(None);
         // Aligned for the widest loads, or not at all.
         for gaps in [[8, 0], [7, 5]] {
-            let mut got = Step::with_gaps(device, dtype, case, seed, gaps);
+            let mut got = Step::stored(device, dtypes, case, seed, gaps);
             attention.plan(stream, got.kv(), got.batch(), host_batch).unwrap();
             if backend == AttentionBackend::Fa && case.window.is_some() {
                 let error = got.try_run_planned(&mut attention, stream).unwrap_err();
@@ -80,7 +92,7 @@ fn check(device: &Device, stream: &Stream, dtype: DType, case: &Case, fixed: boo
             for _ in 0..2 {
                 got.run_planned(&mut attention, stream);
             }
-            let what = format!("{backend:?}, {case:?}, gaps {gaps:?}");
+            let what = format!("{backend:?}, {dtypes:?}, {case:?}, gaps {gaps:?}");
             got.out.assert_close_twice_rounded(&want.out, &what);
         }
     }
@@ -90,7 +102,7 @@ fn check(device: &Device, stream: &Stream, dtype: DType, case: &Case, fixed: boo
 fn prefill_extend_and_decode_are_the_reference() {
     let mixed = vec![(1, 1), (1, 300), (5, 5), (17, 150), (1, 128), (3, 129), (130, 130)];
     for_each_device(|device, stream| {
-        for dtype in FLOATS {
+        for dtypes in STORED {
             let mut seed = 0;
             for head_dim in [64, 80, 96, 128, 256] {
                 for (page_size, group) in [(1, 1), (16, 4), (64, 5), (16, 8), (1, 3)] {
@@ -105,7 +117,7 @@ fn prefill_extend_and_decode_are_the_reference() {
                     seed += 1;
                     // All this on every CPU takes too long; there, one size is as good as all.
                     if is_gpu(device) || head_dim == 64 {
-                        check(device, stream, dtype, &case, false, seed);
+                        check(device, stream, dtypes, &case, false, seed);
                     }
                 }
             }
@@ -116,7 +128,7 @@ fn prefill_extend_and_decode_are_the_reference() {
 #[test]
 fn a_fixed_batch_of_decodes_is_the_reference() {
     for_each_device(|device, stream| {
-        for dtype in FLOATS {
+        for dtypes in STORED {
             for (seed, group) in (1..=8).enumerate() {
                 let (head_dim, page_size) = [(128, 16), (64, 1), (256, 64), (80, 16)][seed % 4];
                 let case = Case {
@@ -128,7 +140,7 @@ fn a_fixed_batch_of_decodes_is_the_reference() {
                     sequences: vec![(1, 1), (1, 2), (1, 500), (1, 64), (1, 65), (1, 1500)],
                 };
                 if is_gpu(device) || group < 3 {
-                    check(device, stream, dtype, &case, true, seed as u64);
+                    check(device, stream, dtypes, &case, true, seed as u64);
                 }
             }
         }
@@ -141,7 +153,7 @@ fn one_graph_serves_every_context_length() {
     let _turn = gpu_turn();
     let stream = device.new_stream().unwrap();
     for backend in [AttentionBackend::Native, AttentionBackend::Fi] {
-        for dtype in FLOATS {
+        for dtypes in STORED {
             let case = |lens: [usize; 4]| Case {
                 num_q_heads: 8,
                 num_kv_heads: 2,
@@ -151,10 +163,10 @@ fn one_graph_serves_every_context_length() {
                 sequences: lens.map(|kv_len| (1, kv_len)).to_vec(),
             };
             let longest = case([2000, 2000, 2000, 2000]);
-            let Some(mut attention) = attention(&stream, &config(&longest, backend, dtype)) else {
+            let Some(mut attention) = attention(&stream, &config(&longest, backend, dtypes)) else {
                 continue;
             };
-            let mut step = Step::with_gaps(device, dtype, &longest, 1, [8, 0]);
+            let mut step = Step::stored(device, dtypes, &longest, 1, [8, 0]);
             let plan = |attention: &mut Attention, step: &Step, case: &Case| {
                 let (cu_seqlens_q, kv_lens, fixed_batch) = host_batch(case, true);
                 let host =
@@ -175,7 +187,7 @@ fn one_graph_serves_every_context_length() {
                 plan(&mut attention, &step, &case(lens));
                 graph.launch(&stream).unwrap();
                 stream.synchronize().unwrap();
-                let mut want = Step::new(&host(), dtype, &longest, 1);
+                let mut want = Step::stored(&host(), dtypes, &longest, 1, [7, 5]);
                 // The reference knows no padding.
                 want.shorten(&host().new_stream().unwrap(), &lens.map(|kv_len| kv_len.max(1)));
                 want.run(None);
@@ -185,7 +197,7 @@ fn one_graph_serves_every_context_length() {
                     let what = format!("{backend:?}, {lens:?}, sequence {j}");
                     match lens[j] {
                         0 => assert!(got.iter().all(|&x| x == 0.0), "{what}: padding gets zeros"),
-                        _ => assert_close_twice_rounded(dtype, got, want, &what),
+                        _ => assert_close_twice_rounded(dtypes[0], got, want, &what),
                     }
                 }
             }
@@ -204,7 +216,7 @@ fn plans_that_do_not_fit_are_refused() {
             window: None,
             sequences: vec![(1, 20), (2, 30)],
         };
-        let good = config(&case, AttentionBackend::Native, DType::Bf16);
+        let good = config(&case, AttentionBackend::Native, [DType::Bf16; 2]);
         let mut step = Step::new(device, DType::Bf16, &case, 1);
         let plan = |config: AttentionConfig, cu_seqlens_q: &[i32], kv_lens: &[i32], fixed_batch| {
             let mut attention = Attention::new(stream, &config).unwrap();
@@ -226,10 +238,14 @@ fn plans_that_do_not_fit_are_refused() {
         assert!(refused(good, &[0, 1, 3], &[20], false).contains("1 elements"));
         assert!(refused(good, &[0, 1, 3], &[20, 1], false).contains("kv_len is 1"));
         assert!(refused(good, &[1, 1, 3], &[20, 30], false).contains("cu_seqlens_q[0] is 1"));
+        let narrow = AttentionConfig { kv_dtype: DType::F8E4M3, ..good };
+        assert!(refused(narrow, &lens.0, &lens.1, false).contains("k_pool has dtype bfloat16"));
         let mut attention = plan(good, &lens.0, &lens.1, false).unwrap();
         step.run_planned(&mut attention, stream);
         let bad = AttentionConfig { num_q_heads: 3, ..good };
         assert!(matches!(Attention::new(stream, &bad), Err(Error::Parameter { .. })));
+        let bad = AttentionConfig { kv_dtype: DType::F32, ..good };
+        assert!(matches!(Attention::new(stream, &bad), Err(Error::DType { .. })));
         let mut fresh = Attention::new(stream, &good).unwrap();
         let error = step.try_run_planned(&mut fresh, stream).unwrap_err().to_string();
         assert!(error.contains("the last plan"), "{error}");

@@ -8,11 +8,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use half::bf16;
 use minisgl_kernels::cuda::{CudaLibraries, LibrarySearch};
-use minisgl_kernels::{DType, Device, InstructionSet, Shape, Stream, Tensor, View, ViewMut};
+use minisgl_kernels::{
+    DType, Device, F8E4M3, InstructionSet, Shape, Stream, Tensor, View, ViewMut,
+};
 
 use crate::tolerance::{tolerance, twice_rounded_tolerance};
 
 pub(crate) const FLOATS: [DType; 2] = [DType::F32, DType::Bf16];
+
+/// What attention computes in, and what its keys and values are stored as.
+pub(crate) const STORED: [[DType; 2]; 4] = [
+    [DType::F32, DType::F32],
+    [DType::Bf16, DType::Bf16],
+    [DType::F32, DType::F8E4M3],
+    [DType::Bf16, DType::F8E4M3],
+];
 
 /// Every device that must agree with the reference. A new one is one more line.
 pub(crate) fn devices() -> Vec<Device> {
@@ -182,6 +192,10 @@ impl Array {
         let tensor = match dtype {
             DType::Bf16 => {
                 let stored: Vec<bf16> = stored.into_iter().map(bf16::from_f32).collect();
+                Tensor::from_slice(device, stored_shape, &stored)
+            }
+            DType::F8E4M3 => {
+                let stored: Vec<F8E4M3> = stored.into_iter().map(F8E4M3::from_f32).collect();
                 Tensor::from_slice(device, stored_shape, &stored)
             }
             _ => Tensor::from_slice(device, stored_shape, &stored),

@@ -21,6 +21,8 @@ pub(crate) fn tolerance(dtype: DType) -> Tolerance {
     match dtype {
         DType::F32 => Tolerance { absolute: 2e-5, relative: 2e-5, inexact: 1.0 },
         DType::Bf16 => Tolerance { absolute: 2e-3, relative: 2.0 / 128.0, inexact: 0.01 },
+        // One step, of numbers that were rounded to another type before.
+        DType::F8E4M3 => Tolerance { absolute: 1.0 / 512.0, relative: 1.0 / 8.0, inexact: 0.02 },
         DType::I32 | DType::U64 => Tolerance { absolute: 0.0, relative: 0.0, inexact: 0.0 },
     }
 }

@@ -56,7 +56,7 @@ pub(super) const MAX_SIZE: usize = 1 << 20;
 const MAX_HEADS: usize = 1 << 16;
 const MAX_VOCAB: usize = 1 << 24;
 const MAX_LAYERS: usize = 1 << 10;
-const MAX_POSITIONS: usize = 1 << 28;
+pub(super) const MAX_POSITIONS: usize = 1 << 28;
 
 /// What transformers takes for Qwen 2 and 3 where the config says nothing.
 const DEFAULT_MAX_WINDOW_LAYERS: usize = 28;

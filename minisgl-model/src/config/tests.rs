@@ -43,6 +43,25 @@ fn defaults_are_those_of_transformers() {
 }
 
 #[test]
+fn rotations_are_stretched_to_longer_contexts() {
+    let positions = |scaling: Value| {
+        let config = with(json!({"rope_scaling": scaling})).unwrap();
+        (config.context_len(), config.max_positions())
+    };
+    let yarn = |factor: f64, original: usize| json!({"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original});
+    // As Qwen's makers tell users to write it into the config, whose positions stay as they were.
+    assert_eq!(positions(yarn(4.0, 200)), (800, 800));
+    assert_eq!(positions(yarn(4.0, 64)), (256, 256));
+    assert_eq!(positions(yarn(1.5, 32)), (256, 256));
+    assert_eq!(positions(json!({"rope_type": "yarn", "factor": 2})), (512, 512));
+    // Some configs have the positions before the stretch here, some those after.
+    assert_eq!(positions(json!({"type": "linear", "factor": 4})), (256, 1024));
+    assert_eq!(positions(json!({"type": "linear", "factor": 1e30})), (256, 1 << 28));
+    assert_eq!(positions(json!({"rope_type": "dynamic", "factor": 4})), (256, 256));
+    assert_eq!(positions(json!({})), (256, 256));
+}
+
+#[test]
 fn both_spellings_of_rope_and_dtype_are_read() {
     let scaling = json!({
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

@@ -4,6 +4,7 @@ use minisgl_kernels::{DType, Device, Error, Tensor, View};
 
 use super::Geometry;
 use super::experts::ExpertActivations;
+use super::linear::QuantizedRows;
 
 /// Scratch memory of one forward pass, for up to `t` tokens of which `m` are sampled; allocated once.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Activations {
     pub(super) logits: Tensor,
     /// For layers with experts.
     pub(super) experts: Option<ExpertActivations>,
+    /// For projections as 8-bit floats.
+    pub(super) quantized: Option<QuantizedRows>,
 }
 
 impl Activations {
@@ -51,6 +54,10 @@ impl Activations {
                 Some(_) => Some(ExpertActivations::new(device, geometry, max_tokens)?),
                 None => None,
             },
+            quantized: match geometry.fp8_projections {
+                true => Some(QuantizedRows::new(device, geometry, max_tokens)?),
+                false => None,
+            },
             last: device.zeros(geometry.dtype, [max_sampled, geometry.hidden_size])?,
             logits: device.zeros(DType::F32, [max_sampled, geometry.vocab_size])?,
         })
@@ -72,7 +79,9 @@ impl Activations {
             + geometry.attention_size()
             + 3 * geometry.intermediate_size;
         let element = geometry.dtype.size_bytes();
-        max_tokens * (per_token * element + ExpertActivations::bytes_per_token(geometry))
+        let others =
+            ExpertActivations::bytes_per_token(geometry) + QuantizedRows::bytes_per_token(geometry);
+        max_tokens * (per_token * element + others)
             + max_sampled * (geometry.hidden_size * element + geometry.vocab_size * 4)
     }
 }

@@ -5,9 +5,10 @@
 //! Never knows requests or sampling.
 
 use minisgl_cache::KvPool;
+use minisgl_kernels::View;
 use minisgl_kernels::ops::{self, Attention};
 
-use super::{Activations, Decoder, ForwardContext, Geometry, Mlp};
+use super::{Activations, Decoder, ForwardContext, Geometry, Layer, Mlp};
 use crate::ModelError;
 
 impl Decoder {
@@ -20,14 +21,9 @@ impl Decoder {
         ops::few_rows(self.embedding.device(), dtype, hidden_size)
     }
 
-    /// Whether there are neither experts nor biases.
+    /// Whether there are neither experts, biases nor 8-bit floats.
     fn can_be_few(&self) -> bool {
-        self.layers.iter().all(|layer| {
-            let Mlp::Dense { gate_up_proj, down_proj } = &layer.mlp else { return false };
-            [&layer.qkv_proj, &layer.o_proj, gate_up_proj, down_proj]
-                .iter()
-                .all(|linear| linear.bias.is_none())
-        })
+        self.layers.iter().all(|layer| plain_weights(layer).is_some())
     }
 
     /// From the embeddings in `residual` to their normalized output in `x`.
@@ -41,33 +37,41 @@ impl Decoder {
         let (stream, t) = (context.stream, context.num_tokens());
         let eps = self.geometry.rms_norm_eps;
         for (index, layer) in self.layers.iter().enumerate() {
-            let Mlp::Dense { gate_up_proj, down_proj } = &layer.mlp else {
-                unreachable!("layers with experts are never few");
+            let Some([qkv_proj, o_proj, gate_up_proj, down_proj]) = plain_weights(layer) else {
+                unreachable!("then there are no few");
             };
             let residual = activations.residual.view().rows(0..t)?;
-            let (norm, weight) = (layer.input_norm.view(), layer.qkv_proj.weight.view());
             let qkv = activations.qkv.view_mut().rows(0..t)?;
-            ops::norm_gemm(stream, residual, norm, eps, weight, qkv)?;
+            ops::norm_gemm(stream, residual, layer.input_norm.view(), eps, qkv_proj, qkv)?;
 
             self.attend(context, layer, attention, pool.layer_mut(index), activations)?;
             let heads = activations.attention.view().rows(0..t)?;
-            let residual = activations.residual.view_mut().rows(0..t)?;
-            ops::gemm_add(stream, heads, layer.o_proj.weight.view(), residual)?;
+            ops::gemm_add(stream, heads, o_proj, activations.residual.view_mut().rows(0..t)?)?;
 
             let residual = activations.residual.view().rows(0..t)?;
-            let (norm, weight) = (layer.post_attention_norm.view(), gate_up_proj.weight.view());
+            let norm = layer.post_attention_norm.view();
             let inner = activations.inner.view_mut().rows(0..t)?;
-            ops::norm_gemm_silu(stream, residual, norm, eps, weight, inner)?;
+            ops::norm_gemm_silu(stream, residual, norm, eps, gate_up_proj, inner)?;
 
             let inner = activations.inner.view().rows(0..t)?;
-            let residual = activations.residual.view_mut().rows(0..t)?;
-            ops::gemm_add(stream, inner, down_proj.weight.view(), residual)?;
+            ops::gemm_add(stream, inner, down_proj, activations.residual.view_mut().rows(0..t)?)?;
         }
         let residual = activations.residual.view().rows(0..t)?;
         let x = activations.x.view_mut().rows(0..t)?;
         ops::rms_norm(stream, residual, self.final_norm.view(), eps, x)?;
         Ok(())
     }
+}
+
+/// The projections in their order, if there is nothing to them but weights.
+fn plain_weights(layer: &Layer) -> Option<[View<'_>; 4]> {
+    let Mlp::Dense { gate_up_proj, down_proj } = &layer.mlp else { return None };
+    Some([
+        layer.qkv_proj.plain()?,
+        layer.o_proj.plain()?,
+        gate_up_proj.plain()?,
+        down_proj.plain()?,
+    ])
 }
 
 #[cfg(test)]

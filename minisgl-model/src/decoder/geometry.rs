@@ -28,6 +28,11 @@ pub struct Geometry {
     pub rms_norm_eps: f32,
     /// Element type of weights and activations.
     pub dtype: DType,
+    /// Whether the projections of attention and MLP are 8-bit floats with a scale per output feature;
+    /// [`Geometry::new`] says no. Experts never are.
+    pub fp8_projections: bool,
+    /// Element type of keys and values in the pool; [`Geometry::new`] says `dtype`.
+    pub kv_dtype: DType,
 }
 
 impl Geometry {
@@ -71,6 +76,8 @@ impl Geometry {
             vocab_size: shard.vocab.len(),
             rms_norm_eps: config.rms_norm_eps,
             dtype,
+            fp8_projections: false,
+            kv_dtype: dtype,
         }
     }
 
@@ -83,14 +90,23 @@ impl Geometry {
 
     /// Bytes of the weights of this rank, but for biases and the norms of heads.
     pub fn weight_bytes(&self, config: &ModelConfig) -> usize {
-        let h = self.hidden_size;
-        let mlp = |layer| match self.experts.filter(|_| config.is_sparse(layer)) {
-            Some(experts) => experts.num_experts * (3 * h * experts.intermediate_size + h),
-            None => 3 * h * self.intermediate_size,
+        let (h, element) = (self.hidden_size, self.dtype.size_bytes());
+        let projection = |rows: usize, columns: usize| match self.fp8_projections {
+            true => rows * (columns * DType::F8E4M3.size_bytes() + size_of::<f32>()),
+            false => rows * columns * element,
         };
-        let attention = h * (self.qkv_size() + self.attention_size() + 2);
-        let layers: usize = (0..config.num_layers).map(|layer| attention + mlp(layer)).sum();
+        let mlp = |layer| match self.experts.filter(|_| config.is_sparse(layer)) {
+            Some(experts) => {
+                experts.num_experts * (3 * h * experts.intermediate_size + h) * element
+            }
+            None => {
+                projection(2 * self.intermediate_size, h) + projection(h, self.intermediate_size)
+            }
+        };
+        let attention = projection(self.qkv_size(), h) + projection(h, self.attention_size());
+        let norms = 2 * h * element;
+        let layers = (0..config.num_layers).map(|layer| attention + norms + mlp(layer));
         let embeddings = if config.tie_word_embeddings { 1 } else { 2 };
-        (layers + h * (embeddings * self.vocab_size + 1)) * self.dtype.size_bytes()
+        layers.sum::<usize>() + h * (embeddings * self.vocab_size + 1) * element
     }
 }

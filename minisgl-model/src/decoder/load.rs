@@ -6,7 +6,8 @@ use std::ops::Range;
 use minisgl_kernels::{DType, Device, Stream, Tensor};
 
 use super::experts::Experts;
-use super::{Decoder, Geometry, Layer, Linear, Mlp};
+use super::linear::Linear;
+use super::{Decoder, Geometry, Layer, Mlp};
 use crate::arch::DecoderParts;
 use crate::rope::cos_sin_table;
 use crate::shard::Shard;
@@ -45,7 +46,7 @@ impl Decoder {
         let embedding = vocabulary("model.embed_tokens.weight")?;
         let parts = config.architecture.parts(config);
         let layers: Result<Vec<Layer>, ModelError> = (0..config.num_layers)
-            .map(|index| LayerLoader { config, shard, loader, parts, index }.load())
+            .map(|index| LayerLoader { config, shard, loader, parts, geometry, index }.load())
             .collect();
         let mut decoder = Self {
             geometry,
@@ -88,6 +89,7 @@ struct LayerLoader<'a> {
     shard: &'a Shard,
     loader: &'a Loader<'a>,
     parts: DecoderParts,
+    geometry: Geometry,
     index: usize,
 }
 
@@ -179,10 +181,20 @@ impl LayerLoader<'_> {
             };
             projection.names.iter().map(part).collect()
         };
-        let weight =
-            self.loader.matrix(&parts("weight"), projection.num_columns, projection.columns)?;
-        let bias = projection.bias.then(|| self.loader.vector(&parts("bias"))).transpose()?;
-        Ok(Linear { weight, bias })
+        let Projection { num_columns, columns, bias, .. } = projection;
+        let (loader, weights) = (self.loader, parts("weight"));
+        let bias = bias.then(|| loader.vector(&parts("bias"))).transpose()?;
+        if self.geometry.fp8_projections
+            && let Some(weight) = loader.fp8_matrix(&weights, num_columns, columns.clone())?
+        {
+            return Ok(Linear::fp8(weight.values, weight.scales, bias));
+        }
+        let weight = loader.matrix(&weights, num_columns, columns)?;
+        // One projection at a time is held in both forms.
+        if self.geometry.fp8_projections {
+            return Ok(Linear::quantized(self.loader.stream(), &weight, bias)?);
+        }
+        Ok(Linear::new(weight, bias))
     }
 
     fn norm(&self, name: &str, size: usize) -> Result<Tensor, ModelError> {

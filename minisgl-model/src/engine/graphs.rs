@@ -32,6 +32,8 @@ impl Graphs {
     ) -> Result<(), ModelError> {
         let mut sizes = sizes.to_vec();
         sizes.sort_unstable_by_key(|size| std::cmp::Reverse(*size));
+        // No kernel is to wait for a rank that still loads: kernels have less patience.
+        comm.barrier()?;
         for size in sizes {
             let batch = HostBatch::placeholder(size);
             memory.prepare(stream, &batch, true)?;

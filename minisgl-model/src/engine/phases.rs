@@ -114,8 +114,10 @@ impl PhaseBackends {
         };
         let decode = resolve(choice.decode, true)?;
         // What was asked for by name is used for all.
-        let native_is_there = try_one(AttentionBackend::Native, true).is_ok();
-        let few = if choice.decode == Choice::Auto && native_is_there {
+        // Native has no fast kernel for a pool of 8-bit floats.
+        let native_is_fast =
+            geometry.kv_dtype == geometry.dtype && try_one(AttentionBackend::Native, true).is_ok();
+        let few = if choice.decode == Choice::Auto && native_is_fast {
             AttentionBackend::Native
         } else {
             decode
@@ -151,6 +153,7 @@ fn configuration(
     AttentionConfig {
         backend,
         dtype: geometry.dtype,
+        kv_dtype: geometry.kv_dtype,
         num_q_heads: geometry.num_qo_heads,
         num_kv_heads: geometry.num_kv_heads,
         head_dim: geometry.head_dim,

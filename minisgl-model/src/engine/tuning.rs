@@ -44,14 +44,16 @@ pub(crate) fn tune(
 /// All matrices of a step with `m` tokens that are all sampled.
 fn shapes(geometry: &Geometry, m: usize) -> Vec<GemmShape> {
     let Geometry { hidden_size: h, intermediate_size: i, vocab_size: v, dtype, .. } = *geometry;
-    let shape = |n, k, out_dtype| GemmShape { m, n, k, dtype, out_dtype, bias: false };
+    let weights = if geometry.fp8_projections { DType::F8E4M3 } else { dtype };
+    let shape = |n, k, dtype, out_dtype| GemmShape { m, n, k, dtype, out_dtype, bias: false };
+    let projection = |n, k| shape(n, k, weights, dtype);
     let mut shapes = vec![
-        shape(geometry.qkv_size(), h, dtype),
-        shape(h, geometry.attention_size(), dtype),
-        shape(v, h, DType::F32),
+        projection(geometry.qkv_size(), h),
+        projection(h, geometry.attention_size()),
+        shape(v, h, dtype, DType::F32),
     ];
     if i > 0 {
-        shapes.extend([shape(2 * i, h, dtype), shape(h, i, dtype)]);
+        shapes.extend([projection(2 * i, h), projection(h, i)]);
     }
     shapes
 }

@@ -1,6 +1,8 @@
 //! How the ranks of this process reach each other: nothing for one, threads for those of a CPU, NCCL
-//! and peer memory for GPUs.
+//! and peer memory for GPUs. NCCL also reaches those of other processes.
 //! Knows devices and collectives; never what is exchanged.
+
+use std::sync::Arc;
 
 use minisgl_comm::nccl::{NcclGroup, NcclId, NcclLibrary, NcclTimeouts};
 use minisgl_comm::peers::{PeerLimits, PeerSetup};
@@ -27,10 +29,11 @@ impl Member {
     }
 }
 
-/// One for each rank, whose devices these are.
+/// One for each rank of a group in this process alone, whose devices these are.
 pub(super) fn members(
     devices: &[Device],
     options: &EngineOptions,
+    nccl: Option<Arc<NcclLibrary>>,
     observer: &dyn LaunchObserver,
 ) -> Result<Vec<Member>, ModelError> {
     if devices.len() == 1 {
@@ -56,19 +59,67 @@ pub(super) fn members(
             }
         },
     };
-    if share_a_gpu(devices) {
-        return shared(devices, peers);
+    let Some(library) = nccl else { return shared(devices, peers) };
+    let id = NcclId::new(&library)?;
+    let group = nccl_group(library, options)?;
+    Ok(nccl_members(&group, id, devices, peers.as_ref()))
+}
+
+/// NCCL, if these devices' ranks need it: GPUs on which NCCL sums what peer memory does not.
+///
+/// # Errors
+/// If there is no NCCL, or if it is too old for ranks that share a GPU.
+pub(super) fn load_nccl(
+    devices: &[Device],
+    options: &EngineOptions,
+) -> Result<Option<Arc<NcclLibrary>>, ModelError> {
+    if matches!(devices[0], Device::Cpu(_)) || options.tp_size.get() == 1 {
+        return Ok(None);
+    }
+    let shares = share_a_gpu(devices);
+    if shares && !sums_by_nccl_alone(options) {
+        return Ok(None);
     }
     let info = find_nccl(&options.libraries).map_err(minisgl_kernels::Error::Unavailable)?;
     let library = NcclLibrary::load(&info)?;
-    let id = NcclId::new(&library)?;
+    if shares && !library.can_share_gpus() {
+        let problem = format!(
+            "names a GPU for several ranks, which NCCL {} refuses: 2.30 or later is needed",
+            library.version()
+        );
+        return Err(ModelError::Option { option: "--devices", problem });
+    }
+    Ok(Some(library))
+}
+
+/// Whether peer memory has no part in it, by what the user has chosen.
+fn sums_by_nccl_alone(options: &EngineOptions) -> bool {
+    options.nodes.is_some() || options.all_reduce == AllReduceChoice::Nccl
+}
+
+/// The ranks of this process, as NCCL sees them.
+pub(super) fn nccl_group(
+    library: Arc<NcclLibrary>,
+    options: &EngineOptions,
+) -> Result<NcclGroup, ModelError> {
     let timeouts = NcclTimeouts { init: options.init_timeout, collective: options.nccl_timeout };
-    let group = NcclGroup::new(library, id, devices.len(), timeouts)?;
+    Ok(NcclGroup::new(library, options.local_ranks()?, options.tp_size.get(), timeouts)?)
+}
+
+/// One for each rank of `group`, whose devices these are; all ranks of all processes meet by `id`.
+pub(super) fn nccl_members(
+    group: &NcclGroup,
+    id: NcclId,
+    devices: &[Device],
+    peers: Option<&PeerSetup>,
+) -> Vec<Member> {
+    let group = group.clone();
+    let group = if share_a_gpu(devices) { group.with_shared_gpus() } else { group };
     let member = |(rank, device): (usize, &Device)| {
-        let (group, device, peers) = (group.clone(), device.clone(), peers.clone());
+        let (group, device, peers) = (group.clone(), device.clone(), peers.cloned());
         let abort = group.abort_handle();
         let connect = move || -> Result<Box<dyn Communicator>, ModelError> {
-            let base = Box::new(group.connect(rank, &device)?);
+            let base = Box::new(group.connect(id, rank, &device)?);
             let abort = group.abort_handle();
             Ok(match peers {
                 Some(peers) => Box::new(peers.connect(base, abort)?),
@@ -77,7 +128,7 @@ pub(super) fn members(
         };
         Member { connect: Box::new(connect), abort }
     };
-    Ok(devices.iter().enumerate().map(member).collect())
+    group.ranks().zip(devices).map(member).collect()
 }
 
 /// Refuses ways to sum that these devices do not have.
@@ -86,23 +137,47 @@ pub(super) fn check_all_reduce(
     options: &EngineOptions,
     observer: &dyn LaunchObserver,
 ) -> Result<(), ModelError> {
-    let name = match options.all_reduce {
-        AllReduceChoice::Auto => return Ok(()),
+    let refuse =
+        |option, problem: &str| Err(ModelError::Option { option, problem: problem.to_owned() });
+    let choice = options.all_reduce;
+    let name = match choice {
+        AllReduceChoice::Auto => "auto",
         AllReduceChoice::Nccl => "nccl",
         AllReduceChoice::P2p => "p2p",
     };
-    let problem = match &devices[0] {
-        Device::Cpu(_) => format!("{name} is for GPUs: use auto on CPUs"),
-        Device::Cuda(_) if options.all_reduce == AllReduceChoice::Nccl && share_a_gpu(devices) => {
-            "nccl refuses ranks that share a GPU: use auto or p2p".to_owned()
-        }
-        Device::Cuda(_) if devices.len() == 1 => {
+    if matches!(devices[0], Device::Cpu(_)) {
+        return match choice {
+            AllReduceChoice::Auto => Ok(()),
+            _ => refuse("--all-reduce", &format!("{name} is for GPUs: use auto on CPUs")),
+        };
+    }
+    if options.tp_size.get() == 1 {
+        if choice != AllReduceChoice::Auto {
             observer.warn(&format!("--all-reduce {name} does nothing: one rank has all there is"));
-            return Ok(());
         }
-        Device::Cuda(_) => return Ok(()),
-    };
-    Err(ModelError::Option { option: "--all-reduce", problem })
+        return Ok(());
+    }
+    if sums_by_nccl_alone(options) && share_a_gpu(devices) && !options.nccl_shares_gpus {
+        let problem = "names a GPU for several ranks, which NCCL takes from 2.30 on, and only if \
+                       NCCL_MULTI_RANK_GPU_ENABLE=1 is set; without --nnodes, --all-reduce auto \
+                       and p2p do without NCCL there";
+        return refuse("--devices", problem);
+    }
+    match choice {
+        AllReduceChoice::P2p if options.nodes.is_some() => refuse(
+            "--all-reduce",
+            "p2p is for GPUs of one process, which read each other's memory: use nccl with \
+             --nnodes, or auto, which is then the same",
+        ),
+        AllReduceChoice::Auto if options.nodes.is_some() => {
+            observer.warn(
+                "all sums go through NCCL, small ones too: GPUs of several nodes do not read each \
+                 other's memory (--all-reduce nccl says that you know)",
+            );
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// As [`members`], for ranks that need no abort from outside.
@@ -111,12 +186,12 @@ pub(crate) fn connect_all(
     options: &EngineOptions,
     observer: &dyn LaunchObserver,
 ) -> Result<Vec<Connect>, ModelError> {
-    let members = members(devices, options, observer)?;
+    let members = members(devices, options, load_nccl(devices, options)?, observer)?;
     Ok(members.into_iter().map(|member| member.connect).collect())
 }
 
-/// Whether two ranks are on one GPU: good for tests, never for speed. NCCL refuses it, and nothing
-/// that waits for another rank may then be in a graph.
+/// Whether two ranks are on one GPU: good for tests, never for speed. NCCL must be asked for it, and
+/// nothing that waits for another rank may then be in a graph.
 pub(super) fn share_a_gpu(devices: &[Device]) -> bool {
     let ordinal = |device: &Device| match device {
         Device::Cpu(_) => None,

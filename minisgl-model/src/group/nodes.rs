@@ -4,35 +4,47 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use minisgl_comm::nodes::{Fact, Link, LinkEvent, LinkReceiver, Node};
-use minisgl_comm::{AbortHandle, CommError, Communicator};
+use minisgl_comm::nccl::{NcclGroup, NcclId, NcclLibrary};
+use minisgl_comm::nodes::{Fact, Link, LinkEvent, LinkReceiver, Links, Node};
+use minisgl_comm::{AbortHandle, CommError};
+use minisgl_kernels::Device;
 use minisgl_sched::StepPlan;
 
+use super::members::{Member, nccl_group, nccl_members};
 use super::wire::Message;
 use super::worker::{Report, Work};
 use super::{LaunchObserver, RankGroup};
 use crate::batch::BatchBuilder;
 use crate::{Checkpoint, EngineOptions, ModelError};
 
-/// A communicator of each rank of this node, with what aborts the group.
-pub(super) type Members = Vec<(Box<dyn Communicator>, AbortHandle)>;
-
 /// This node among the others, before its ranks start.
 pub(super) struct JoinedNode {
     node: usize,
     ranks_per_node: usize,
-    links: Vec<(Link, LinkReceiver)>,
-    members: Members,
+    links: Links,
+    ranks: Ranks,
+    /// Aborts the ranks here and, through the links, those of the other nodes.
+    abort: AbortHandle,
+}
+
+/// The ranks of this node, and how they reach those of the others.
+enum Ranks {
+    /// Over TCP, and they do already.
+    Cpu(Vec<Member>),
+    /// Through NCCL, once they know by which id.
+    Gpu(Arc<NcclLibrary>, NcclGroup),
 }
 
 impl JoinedNode {
     /// Comes together with the other nodes, if `options` say that there are any.
     ///
     /// - `decided`: what this node has worked out that the others must have, too.
+    /// - `nccl`: what ranks on GPUs meet through; none if they are on CPUs.
     pub(super) fn join(
         checkpoint: &Checkpoint,
         options: &EngineOptions,
         decided: &[(&str, String)],
+        nccl: Option<Arc<NcclLibrary>>,
     ) -> Result<Option<Self>, ModelError> {
         let Some(config) = &options.nodes else { return Ok(None) };
         let ranks_per_node = options.local_ranks()?.len();
@@ -46,50 +58,101 @@ impl JoinedNode {
             ("--dummy-weight".to_owned(), options.dummy_weights.to_string()),
         ];
         facts.extend(decided.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        let (ranks, links) = Node::join(config.clone(), &facts)?.into_ranks(ranks_per_node)?;
-        let members = ranks.into_iter().map(|rank| {
-            let abort = rank.abort_handle();
-            (Box::new(rank) as Box<dyn Communicator>, abort)
-        });
-        let members = members.collect();
-        Ok(Some(Self { node: config.node, ranks_per_node, links, members }))
+        // Ranks of different versions may not understand each other, and NCCL says little about it.
+        facts.extend(nccl.iter().map(|nccl| ("NCCL".to_owned(), nccl.version())));
+        let joined = Node::join(config.clone(), &facts)?;
+        let (ranks, links, abort) = match nccl {
+            None => {
+                let (ranks, links) = joined.into_ranks(ranks_per_node)?;
+                let abort = ranks[0].abort_handle();
+                let member = |rank| Member::of(Box::new(rank), abort.clone());
+                (Ranks::Cpu(ranks.into_iter().map(member).collect()), links, abort)
+            }
+            Some(library) => {
+                let group = nccl_group(library.clone(), options)?;
+                let abort = group.abort_handle();
+                let links = joined.into_links(&abort);
+                (Ranks::Gpu(library, group), links, abort)
+            }
+        };
+        Ok(Some(Self { node: config.node, ranks_per_node, links, ranks, abort }))
     }
 
     /// The number of KV pages that fit on every node, `num_pages` being what fits on this one.
     pub(super) fn agree(&mut self, num_pages: usize) -> Result<usize, ModelError> {
-        if self.node != 0 {
-            let (link, receiver) = &mut self.links[0];
-            link.send(&Message::Capacity { num_pages }.encode())?;
-            return match receive(receiver)? {
-                Message::Start { num_pages } => Ok(num_pages),
-                _ => Err(nonsense(0)),
-            };
-        }
-        let mut least = num_pages;
-        for (link, receiver) in &mut self.links {
-            match receive(receiver)? {
-                Message::Capacity { num_pages } => least = least.min(num_pages),
-                _ => return Err(nonsense(link.peer())),
-            }
-        }
-        for (link, _) in &self.links {
-            link.send(&Message::Start { num_pages: least }.encode())?;
-        }
-        Ok(least)
+        let agreed = least_pages(self.node, &mut self.links, num_pages);
+        // The nodes that are still there are to hear why, and not only that this one leaves.
+        agreed.inspect_err(|error| self.abort.abort(&error.to_string()))
     }
 
-    /// Parts for the ranks, and for [`OtherNodes::listen`].
-    pub(super) fn into_parts(self) -> (Members, Unheard) {
-        let Self { node, ranks_per_node, links, members } = self;
-        (members, Unheard { node, ranks_per_node, links })
+    /// The ranks, whose devices these are, and what [`OtherNodes`] come of. Ranks on GPUs can meet
+    /// from then on.
+    pub(super) fn into_parts(
+        mut self,
+        devices: &[Device],
+    ) -> Result<(Vec<Member>, Unheard), ModelError> {
+        let members = match self.ranks {
+            Ranks::Cpu(members) => members,
+            Ranks::Gpu(library, group) => {
+                let new_id = || Ok(NcclId::new(&library)?.to_bytes());
+                let id = common_id(self.node, &mut self.links, new_id)
+                    .inspect_err(|error| self.abort.abort(&error.to_string()))?;
+                nccl_members(&group, NcclId::from_bytes(id), devices, None)
+            }
+        };
+        let Self { node, ranks_per_node, links, .. } = self;
+        Ok((members, Unheard { node, ranks_per_node, links }))
     }
+}
+
+/// See [`JoinedNode::agree`].
+fn least_pages(node: usize, links: &mut Links, num_pages: usize) -> Result<usize, ModelError> {
+    if node != 0 {
+        let (link, receiver) = &mut links[0];
+        link.send(&Message::Capacity { num_pages }.encode())?;
+        return match receive(receiver)? {
+            Message::Start { num_pages } => Ok(num_pages),
+            _ => Err(nonsense(0)),
+        };
+    }
+    let mut least = num_pages;
+    for (link, receiver) in &mut *links {
+        match receive(receiver)? {
+            Message::Capacity { num_pages } => least = least.min(num_pages),
+            _ => return Err(nonsense(link.peer())),
+        }
+    }
+    send_all(links, &Message::Start { num_pages: least })?;
+    Ok(least)
+}
+
+/// By what NCCL's ranks of all nodes find each other: node 0 makes it, and tells the others.
+fn common_id(
+    node: usize,
+    links: &mut Links,
+    new_id: impl FnOnce() -> Result<[u8; NcclId::BYTES], ModelError>,
+) -> Result<[u8; NcclId::BYTES], ModelError> {
+    if node != 0 {
+        return match receive(&mut links[0].1)? {
+            Message::NcclId(id) => Ok(id),
+            _ => Err(nonsense(0)),
+        };
+    }
+    let id = new_id()?;
+    send_all(links, &Message::NcclId(id))?;
+    Ok(id)
+}
+
+fn send_all(links: &Links, message: &Message) -> Result<(), ModelError> {
+    let message = message.encode();
+    Ok(links.iter().try_for_each(|(link, _)| link.send(&message))?)
 }
 
 /// Links that nobody listens to yet.
 pub(super) struct Unheard {
     node: usize,
     ranks_per_node: usize,
-    links: Vec<(Link, LinkReceiver)>,
+    links: Links,
 }
 
 impl Unheard {
@@ -103,6 +166,12 @@ impl Unheard {
         mut builder: BatchBuilder,
     ) -> Result<OtherNodes, ModelError> {
         let Self { node, ranks_per_node, links } = self;
+        // A watchdog may end the group while all ranks are idle. A link that ends for it is silent.
+        let (rank, aborted) = (node * ranks_per_node, reports.clone());
+        abort.on_abort(move |reason| {
+            let error = CommError::Aborted { reason: reason.into() }.into();
+            let _ = aborted.send(Report::Failed { rank, error });
+        });
         if node == 0 {
             let mut senders = Vec::new();
             for (link, receiver) in links {
@@ -258,3 +327,6 @@ impl RankGroup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

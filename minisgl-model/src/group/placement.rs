@@ -12,6 +12,7 @@ use super::members::share_a_gpu;
 use crate::decoder::Geometry;
 use crate::engine::{PhaseBackends, StepLimits};
 use crate::memory::{self, MemoryPlan};
+use crate::quantization;
 use crate::shard::Shard;
 use crate::{DeviceChoice, EngineOptions, LaunchObserver, ModelConfig, ModelError};
 
@@ -66,8 +67,9 @@ pub(crate) fn devices(
 }
 
 fn cpus(options: &EngineOptions) -> Result<Vec<Device>, ModelError> {
-    if options.gpus.is_some() {
-        let problem = "there are no GPUs to choose from".to_owned();
+    if let Some(gpus) = &options.gpus {
+        let gpus: Vec<String> = gpus.iter().map(usize::to_string).collect();
+        let problem = format!("{} is not allowed: the ranks are on the CPU", gpus.join(","));
         return Err(ModelError::Option { option: "--devices", problem });
     }
     let num_ranks = options.local_ranks()?.len();
@@ -88,12 +90,12 @@ pub(super) fn ranks(
     let (world_size, local_ranks) = (options.tp_size.get(), options.local_ranks()?);
     let rank = |(rank, device): (usize, Device)| {
         let shard = Shard::new(config, rank, world_size)?;
-        let geometry = Geometry::new(config, &shard, dtype);
+        let geometry = quantization::geometry(config, options, &shard, dtype, &device)?;
         let layout = KvLayout {
             num_layers: config.num_layers,
             num_kv_heads: shard.kv_heads.len(),
             head_dim: config.head_dim,
-            dtype,
+            dtype: geometry.kv_dtype,
             page_size: options.page_size,
         };
         let choice = options.attention;

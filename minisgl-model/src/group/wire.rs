@@ -1,9 +1,13 @@
 //! What node 0 and the other nodes tell each other, as bytes: numbers are little-endian, lists stand
 //! behind their lengths. Knows how plans are written; never what they mean.
 
+use std::sync::Arc;
+
+use minisgl_comm::nccl::NcclId;
+use minisgl_sched::adjustment::{MAX_HELD_BACK, MAX_LOGIT_BIAS};
 use minisgl_sched::{
-    InputTokens, PageId, RequestId, RowId, SamplingParams, SequencePlan, StepId, StepPlan,
-    TableUpdate,
+    Adjusting, Adjustments, FirstAdjusting, InputTokens, PageId, RequestId, RowId, SamplingParams,
+    SequencePlan, StepId, StepPlan, TableUpdate, TokenSet,
 };
 
 /// A message of one node to another.
@@ -17,6 +21,8 @@ pub(super) enum Message {
     Ready { rank: usize },
     /// From node 0: run this step.
     Plan(StepPlan),
+    /// From node 0: NCCL's ranks find each other by this.
+    NcclId([u8; NcclId::BYTES]),
 }
 
 impl Message {
@@ -33,6 +39,7 @@ impl Message {
             Self::Start { num_pages } => (1, *num_pages),
             Self::Ready { rank } => (2, *rank),
             Self::Plan(plan) => return Self::encode_plan(plan),
+            Self::NcclId(id) => return [&[4], &id[..]].concat(),
         };
         let mut out = Writer(vec![kind]);
         out.u64(number as u64);
@@ -47,6 +54,7 @@ impl Message {
             1 => Self::Start { num_pages: bytes.size()? },
             2 => Self::Ready { rank: bytes.size()? },
             3 => Self::Plan(bytes.plan()?),
+            4 => Self::NcclId(bytes.array()?),
             _ => return None,
         };
         bytes.0.is_empty().then_some(message)
@@ -85,7 +93,8 @@ impl Writer {
             out.u64(*first_page as u64);
             out.list(pages, |out, page| out.u32(page.0));
         });
-        self.list(sequences, |out, SequencePlan { request, row, start, input, sampling }| {
+        self.list(sequences, |out, sequence| {
+            let SequencePlan { request, row, start, input, sampling, adjusting } = sequence;
             out.u64(request.0);
             out.u32(row.0);
             out.u64(*start as u64);
@@ -100,7 +109,36 @@ impl Writer {
             if let Some(sampling) = sampling {
                 out.sampling(sampling);
             }
+            match adjusting {
+                None => out.u8(0),
+                Some(Adjusting::Next) => out.u8(1),
+                Some(Adjusting::First(first)) => {
+                    out.u8(2);
+                    out.first_adjusting(first);
+                }
+            }
         });
+    }
+
+    fn first_adjusting(&mut self, first: &FirstAdjusting) {
+        let FirstAdjusting { adjustments, prompt, held_back } = first;
+        let Adjustments {
+            repetition_penalty,
+            frequency_penalty,
+            presence_penalty,
+            logit_bias,
+            min_tokens,
+        } = &**adjustments;
+        self.f32(*repetition_penalty);
+        self.f32(*frequency_penalty);
+        self.f32(*presence_penalty);
+        self.list(logit_bias, |out, (token, bias)| {
+            out.u32(*token);
+            out.f32(*bias);
+        });
+        self.u64(*min_tokens as u64);
+        self.list(prompt.words(), |out, word| out.u32(*word));
+        self.list(held_back, |out, token| out.u32(*token));
     }
 
     fn sampling(&mut self, sampling: &SamplingParams) {
@@ -185,8 +223,38 @@ impl Reader<'_> {
                         Some(tokens) => InputTokens::Host(tokens),
                     },
                     sampling: bytes.option(Self::sampling)?,
+                    adjusting: bytes.adjusting()?,
                 })
             })?,
+        })
+    }
+
+    fn adjusting(&mut self) -> Option<Option<Adjusting>> {
+        match self.u8()? {
+            0 => Some(None),
+            1 => Some(Some(Adjusting::Next)),
+            2 => Some(Some(Adjusting::First(Box::new(self.first_adjusting()?)))),
+            _ => None,
+        }
+    }
+
+    /// `None` also for more than a rank has room for.
+    fn first_adjusting(&mut self) -> Option<FirstAdjusting> {
+        let adjustments = Adjustments {
+            repetition_penalty: self.f32()?,
+            frequency_penalty: self.f32()?,
+            presence_penalty: self.f32()?,
+            logit_bias: self.list(|bytes| Some((bytes.u32()?, bytes.f32()?)))?,
+            min_tokens: self.size()?,
+        };
+        let prompt = TokenSet::from_words(self.list(Self::u32)?);
+        let held_back = self.list(Self::u32)?;
+        let fits =
+            adjustments.logit_bias.len() <= MAX_LOGIT_BIAS && held_back.len() <= MAX_HELD_BACK;
+        fits.then(|| FirstAdjusting {
+            adjustments: Arc::new(adjustments),
+            prompt,
+            held_back: held_back.into(),
         })
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use minisgl_comm::AbortHandle;
+use minisgl_comm::{AbortHandle, CommError, Communicator};
 use minisgl_sched::{StepId, StepOutput};
 
 use crate::ModelError;
@@ -66,13 +66,23 @@ pub(super) struct RankThread {
     pub(super) abort: AbortHandle,
 }
 
+/// What a rank's thread has so far. Dropping any of it tells the others that the rank has left.
+#[derive(Default)]
+pub(super) struct Holdings {
+    /// Until there is an engine, which has it then.
+    pub(super) comm: Option<Box<dyn Communicator>>,
+    pub(super) engine: Option<Engine>,
+}
+
 impl RankThread {
-    /// Builds the engine with `load`, then runs steps. An error or a panic ends the group.
+    /// Builds the engine with `load`, which returns the names of tensors that nobody uses; then runs
+    /// steps. An error or a panic ends the group.
     pub(super) fn run(
         self,
-        load: impl FnOnce(&Sender<Report>) -> Result<(Engine, Vec<String>), ModelError>,
+        load: impl FnOnce(&mut Holdings, &Sender<Report>) -> Result<Vec<String>, ModelError>,
     ) {
-        let done = catch_unwind(AssertUnwindSafe(|| self.serve(load)));
+        let mut holdings = Holdings::default();
+        let done = catch_unwind(AssertUnwindSafe(|| self.serve(load, &mut holdings)));
         let rank = self.rank;
         let error = match done {
             Ok(Ok(())) => return,
@@ -83,16 +93,19 @@ impl RankThread {
             }
         };
         let reason = format!("rank {rank} failed: {error}");
-        // First tell why, then wake the others: theirs is only the echo.
+        // First tell why, then wake the others: theirs is only the echo. Then leave.
         let _ = self.reports.send(Report::Failed { rank, error });
         self.abort.abort(&reason);
+        drop(holdings);
     }
 
     fn serve(
         &self,
-        load: impl FnOnce(&Sender<Report>) -> Result<(Engine, Vec<String>), ModelError>,
+        load: impl FnOnce(&mut Holdings, &Sender<Report>) -> Result<Vec<String>, ModelError>,
+        holdings: &mut Holdings,
     ) -> Result<(), ModelError> {
-        let (mut engine, unused_tensors) = load(&self.reports)?;
+        let unused_tensors = load(holdings, &self.reports)?;
+        let engine = holdings.engine.as_mut().expect("it was loaded");
         // Nobody listens any more: the group is being dropped, and this thread ends with it.
         let send = |report| self.reports.send(report).is_ok();
         if !send(Report::Ready { rank: self.rank, unused_tensors }) {
@@ -100,7 +113,7 @@ impl RankThread {
         }
         let mut launched = VecDeque::new();
         loop {
-            let work = match self.next(&engine, launched.is_empty())? {
+            let work = match self.next(engine, launched.is_empty())? {
                 Next::Launch(Work { step, batch }) => {
                     launched.push_back((step, engine.launch(&batch)?));
                     if launched.len() < MAX_LAUNCHED {
@@ -127,6 +140,9 @@ impl RankThread {
         }
         // What is done is reported first: on the CPU launching the next step computes it.
         while !engine.is_done()? {
+            if let Some(reason) = self.abort.reason() {
+                return Err(CommError::Aborted { reason }.into());
+            }
             match self.work.recv_timeout(POLL) {
                 Ok(work) => return Ok(Next::Launch(work)),
                 Err(RecvTimeoutError::Disconnected) => return Ok(Next::End),

@@ -26,15 +26,15 @@ impl Sampler {
             stream,
             call.logits,
             self.best.value.view().rows(0..m)?,
-            self.params.ones(m)?,
+            self.drawing.params.ones(m)?,
             self.sums.view_mut().rows(0..m)?,
         )?;
         sum_over_ranks(call, &mut self.sums)?;
-        let chosen = if self.chosen_is_best { &self.best.id } else { &self.chosen };
+        let chosen = self.chosen.of(&self.best, &self.adjusted_best, &self.drawing);
         let chosen = chosen.view().rows(0..m)?;
         // The rank that has the token tells the others, whose share of the sum is 0.
         let picked = self.picked.view_mut().rows(0..m)?;
-        ops::pick_logits(stream, call.logits, chosen, self.first_id, picked)?;
+        ops::pick_logits(stream, call.logits, chosen, self.finder.first_id, picked)?;
         sum_over_ranks(call, &mut self.picked)?;
         let count = num_asked(params);
         if count == 0 {
@@ -43,7 +43,7 @@ impl Sampler {
         let (shape, len) = ([m, count], m * count);
         let values = self.top_values.local(len)?.reshape(shape)?;
         let ids = self.top_ids.local(len)?.reshape(shape)?;
-        ops::top_n(stream, call.logits, self.first_id, values, ids)?;
+        ops::top_n(stream, call.logits, self.finder.first_id, values, ids)?;
         self.top_values.gather(stream, call.comm, len)?;
         self.top_ids.gather(stream, call.comm, len)?;
         Ok(())

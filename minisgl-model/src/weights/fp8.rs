@@ -1,6 +1,7 @@
 //! FP8 weights: 8-bit floats (OCP OFP8 E4M3) with one scale per tensor or per block, widened at
-//! load. Knows the format and where the scales are, not what the weights are for.
+//! load or kept (see `loader/native`). Knows where the scales are, not what the weights are for.
 
+use minisgl_kernels::F8E4M3;
 use minisgl_kernels::convert::CheckpointDType;
 
 use super::files::{FileDType, SafetensorsFiles};
@@ -57,7 +58,7 @@ impl Scales {
     }
 
     /// The scale of one element.
-    fn of(&self, row: usize, column: usize) -> f32 {
+    pub(super) fn of(&self, row: usize, column: usize) -> f32 {
         self.values[row / self.block[0] * self.per_row + column / self.block[1]]
     }
 }
@@ -67,7 +68,7 @@ pub(super) struct Decoder([f32; 256]);
 
 impl Decoder {
     pub(super) fn new() -> Self {
-        Self(std::array::from_fn(|byte| decode(byte as u8)))
+        Self(std::array::from_fn(|byte| F8E4M3::from_bits(byte as u8).to_f32()))
     }
 
     /// Appends the scaled float32 bytes of a part of row `row` that begins at column `first`.
@@ -93,17 +94,6 @@ impl Decoder {
     }
 }
 
-/// E4M3 with bias 7, subnormals, no infinities; all ones is NaN.
-fn decode(byte: u8) -> f32 {
-    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
-    let magnitude = match (exponent, byte & 7) {
-        (15, 7) => f32::NAN,
-        (0, _) => mantissa / 8.0 * 2f32.powi(-6),
-        _ => (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7),
-    };
-    if byte & 0x80 == 0 { magnitude } else { -magnitude }
-}
-
 fn widen(bytes: &[u8], dtype: CheckpointDType) -> Vec<f32> {
     let pair = |bytes: &[u8]| [bytes[0], bytes[1]];
     let chunks = bytes.chunks_exact(dtype.size_bytes());
@@ -117,29 +107,5 @@ fn widen(bytes: &[u8], dtype: CheckpointDType) -> Vec<f32> {
         CheckpointDType::Bf16 => {
             chunks.map(|b| half::bf16::from_le_bytes(pair(b)).to_f32()).collect()
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn e4m3_values_are_those_of_the_specification() {
-        for (byte, value) in [
-            (0x00, 0.0),
-            (0x01, 2f32.powi(-9)),
-            (0x07, 0.875 * 2f32.powi(-6)),
-            (0x08, 2f32.powi(-6)),
-            (0x38, 1.0),
-            (0x3c, 1.5),
-            (0x7e, 448.0),
-            (0xb8, -1.0),
-            (0xfe, -448.0),
-        ] {
-            assert_eq!(decode(byte), value, "{byte:#x}");
-        }
-        assert!(decode(0x7f).is_nan() && decode(0xff).is_nan());
-        assert_eq!(decode(0x80).to_bits(), (-0f32).to_bits());
     }
 }

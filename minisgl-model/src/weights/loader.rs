@@ -2,6 +2,8 @@
 //! before it says so. Nothing is allocated for a tensor that is not what was asked for.
 //! Knows names and ranges, not layers.
 
+mod native;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -9,6 +11,7 @@ use std::ops::Range;
 use minisgl_kernels::convert::{CheckpointDType, copy_from_checkpoint};
 use minisgl_kernels::{DType, Stream, Tensor, ViewMut};
 
+pub use self::native::Fp8Matrix;
 use super::dummy;
 use super::files::{FileDType, FileTensor, SafetensorsFiles};
 use super::fp8::{self, Scales};
@@ -58,8 +61,8 @@ pub struct Loader<'a> {
     source: &'a Source,
     stream: &'a Stream,
     dtype: DType,
-    /// Called with the bytes of the checkpoint read, tensor by tensor.
-    progress: &'a dyn Fn(u64),
+    /// Called with the bytes of the checkpoint read, tensor by tensor; its error ends the loading.
+    progress: &'a dyn Fn(u64) -> Result<(), ModelError>,
     fp8: Cell<Option<Fp8Config>>,
     problems: RefCell<Vec<String>>,
     used: RefCell<BTreeSet<String>>,
@@ -72,7 +75,7 @@ impl<'a> Loader<'a> {
         source: &'a Source,
         stream: &'a Stream,
         dtype: DType,
-        progress: &'a dyn Fn(u64),
+        progress: &'a dyn Fn(u64) -> Result<(), ModelError>,
     ) -> Self {
         let problems = match source {
             Source::Files(files) => files.problems().to_vec(),
@@ -104,7 +107,8 @@ impl<'a> Loader<'a> {
     /// `columns`.
     ///
     /// # Errors
-    /// Of the device only; what is wrong with the checkpoint is reported by [`Loader::finish`].
+    /// Of the device, or of `progress`; what is wrong with the checkpoint is reported by
+    /// [`Loader::finish`].
     pub fn matrix(
         &self,
         parts: &[Part],
@@ -130,7 +134,7 @@ impl<'a> Loader<'a> {
     /// The parts one after the other, each `[num_rows]` in the checkpoint.
     ///
     /// # Errors
-    /// Of the device only, as for [`Loader::matrix`].
+    /// As for [`Loader::matrix`].
     pub fn vector(&self, parts: &[Part]) -> Result<Tensor, ModelError> {
         let total: usize = parts.iter().map(|part| part.rows.len()).sum();
         let fits = self.check(parts, None);
@@ -202,7 +206,10 @@ impl<'a> Loader<'a> {
         self.loaded_bytes.set(self.loaded_bytes.get() + bytes as u64);
         let found = match self.source {
             Source::Files(files) => self.find(files, part, num_columns),
-            Source::Dummy => return self.make_up(part, width, columns, target),
+            Source::Dummy => {
+                self.make_up(part, width, columns, target)?;
+                return (self.progress)(0);
+            }
         };
         let Ok(Found { tensor, encoding }) = found else { return Ok(()) };
         let element = encoding.element_bytes();
@@ -233,8 +240,7 @@ impl<'a> Loader<'a> {
                 }
             }
         }
-        (self.progress)((part.rows.len() * columns.len() * element) as u64);
-        Ok(())
+        (self.progress)((part.rows.len() * columns.len() * element) as u64)
     }
 
     /// Fills `target` with random numbers.

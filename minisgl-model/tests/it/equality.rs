@@ -78,7 +78,22 @@ const PLAIN: Setting = Setting {
     together: false,
 };
 
-fn recorder(case: &str, dtype: DType, setting: Setting) -> (Recorder, SchedulerConfig) {
+/// Of which numbers everything is.
+#[derive(Clone, Copy, Debug)]
+struct Formats {
+    dtype: DType,
+    fp8_projections: bool,
+    kv_dtype: DType,
+}
+
+impl From<DType> for Formats {
+    fn from(dtype: DType) -> Self {
+        Self { dtype, fp8_projections: false, kv_dtype: dtype }
+    }
+}
+
+fn recorder(case: &str, formats: Formats, setting: Setting) -> (Recorder, SchedulerConfig) {
+    let Formats { dtype, fp8_projections, kv_dtype } = formats;
     let checkpoint = harness::checkpoint(case);
     let config = ModelConfig::load(&checkpoint).unwrap();
     let page_size = PageSize::new(setting.page_size).unwrap();
@@ -93,9 +108,10 @@ fn recorder(case: &str, dtype: DType, setting: Setting) -> (Recorder, SchedulerC
     let device = Device::cpu(NonZeroUsize::new(setting.threads).unwrap()).unwrap();
     let stream = device.new_stream().unwrap();
     let source = Source::Files(SafetensorsFiles::open(&checkpoint).unwrap());
-    let loader = Loader::new(&source, &stream, dtype, &|_| {});
+    let loader = Loader::new(&source, &stream, dtype, &|_| Ok(()));
     let shard = Shard::new(&config, 0, 1).unwrap();
     let geometry = Geometry::new(&config, &shard, dtype);
+    let geometry = Geometry { fp8_projections, kv_dtype, ..geometry };
     let positions = scheduler.max_seq_len;
     let decoder = Decoder::load(&config, &shard, positions, &loader, geometry, &device).unwrap();
     loader.finish().unwrap();
@@ -103,7 +119,7 @@ fn recorder(case: &str, dtype: DType, setting: Setting) -> (Recorder, SchedulerC
         num_layers: config.num_layers,
         num_kv_heads: config.num_kv_heads,
         head_dim: config.head_dim,
-        dtype,
+        dtype: kv_dtype,
         page_size,
     };
     let pool = KvPool::new(&device, layout, scheduler.num_pages).unwrap();
@@ -121,7 +137,8 @@ fn recorder(case: &str, dtype: DType, setting: Setting) -> (Recorder, SchedulerC
     (Recorder { engine, builder, submitted: Vec::new(), logits: Logits::new() }, scheduler)
 }
 
-/// 32 prompts, many with common prefixes, half of them sampled with a seed.
+/// 32 prompts, many with common prefixes, half of them sampled with a seed, and half of all with
+/// adjusted logits.
 fn requests() -> Vec<Request> {
     let token = |family: u64, at: u64| ((family * 131 + at * 29 + at * at) % 320) as TokenId;
     let request = |id: u64| {
@@ -142,13 +159,15 @@ fn requests() -> Vec<Request> {
                 ..SamplingParams::GREEDY
             }
         };
-        harness::request(id, &prompt, 6, sampling)
+        let request = harness::request(id, &prompt, 6, sampling);
+        // Greedy and sampled ones.
+        if id % 4 < 2 { request } else { harness::adjusted(request, harness::adjustments(id)) }
     };
     (0..32).map(request).collect()
 }
 
-fn run(case: &str, dtype: DType, setting: Setting) -> (Vec<Output>, Logits) {
-    let (recorder, config) = recorder(case, dtype, setting);
+fn run(case: &str, formats: Formats, setting: Setting) -> (Vec<Output>, Logits) {
+    let (recorder, config) = recorder(case, formats, setting);
     let mut driver = Driver::new(Scheduler::new(config).unwrap(), recorder, setting.overlap);
     let outputs = if setting.together {
         harness::run(&mut driver, requests())
@@ -160,12 +179,13 @@ fn run(case: &str, dtype: DType, setting: Setting) -> (Vec<Output>, Logits) {
     (outputs, logits)
 }
 
-fn check(case: &str, dtype: DType, settings: &[Setting]) {
-    let (expected, expected_logits) = run(case, dtype, PLAIN);
+fn check(case: &str, formats: impl Into<Formats>, settings: &[Setting]) {
+    let formats = formats.into();
+    let (expected, expected_logits) = run(case, formats, PLAIN);
     assert_eq!(expected_logits.len(), 32 * 6);
     let mut cached = 0;
     for setting in settings {
-        let (outputs, logits) = run(case, dtype, *setting);
+        let (outputs, logits) = run(case, formats, *setting);
         for (output, expected) in outputs.iter().zip(&expected) {
             assert_eq!(output.tokens, expected.tokens, "{case} {setting:?}");
             cached += output.cached_tokens;
@@ -224,4 +244,18 @@ fn windows_in_f32() {
 #[test]
 fn experts_in_f32() {
     check("qwen3-moe", DType::F32, &settings());
+}
+
+#[test]
+fn projections_in_8_bit_floats() {
+    let formats = Formats { fp8_projections: true, ..DType::F32.into() };
+    check("llama-bias", formats, &settings());
+    check("qwen3-bf16", Formats { fp8_projections: true, ..DType::Bf16.into() }, &settings());
+}
+
+#[test]
+fn keys_and_values_in_8_bit_floats() {
+    let kv_dtype = DType::F8E4M3;
+    check("mistral", Formats { kv_dtype, ..DType::F32.into() }, &settings());
+    check("qwen3-bf16", Formats { kv_dtype, ..DType::Bf16.into() }, &settings());
 }

@@ -82,6 +82,24 @@ fn a_truncated_checkpoint_is_refused() {
 }
 
 #[test]
+fn a_stretched_rotation_lengthens_the_context() {
+    let copy = Copy::new();
+    let context = |max_seq_len: Option<usize>| {
+        let options = EngineOptions { max_seq_len, num_pages: Some(2048), ..options(1) };
+        let checkpoint = Checkpoint::folder(copy.folder.path()).unwrap();
+        RankGroup::launch(&checkpoint, &options, &Quiet).map(|group| group.limits().context_len)
+    };
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 200});
+    copy.edit_config("rope_scaling", yarn);
+    assert_eq!(context(None).unwrap(), 800);
+    assert_eq!(context(Some(256)).unwrap(), 256);
+    copy.edit_config("rope_scaling", json!({"rope_type": "linear", "factor": 4.0}));
+    assert_eq!(context(None).unwrap(), 256);
+    assert_eq!(context(Some(1024)).unwrap(), 1024);
+    assert!(context(Some(1025)).unwrap_err().to_string().contains("has 1 to 1024 positions"));
+}
+
+#[test]
 fn options_that_do_not_fit_the_model_are_named() {
     let copy = Copy::new();
     assert_eq!(

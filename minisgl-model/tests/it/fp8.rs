@@ -1,6 +1,7 @@
 //! Projections as 8-bit floats: every way their scales may be stored, and every way these can be wrong.
 
-use minisgl_model::{Checkpoint, DTypeChoice, RankGroup};
+use minisgl_model::{Checkpoint, DTypeChoice, QuantizationChoice, RankGroup};
+use minisgl_sched::SamplingParams;
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
@@ -100,6 +101,84 @@ fn fp8_weights_are_what_their_scales_make_of_them() {
             }
         }
     }
+}
+
+/// Rounded by hand as the engine rounds, and so the same bits as when it does.
+fn rounded(tensors: &Tensors) -> Tensors {
+    let mut fp8 = tensors.clone();
+    for (name, (_, shape, bytes)) in
+        tensors.iter().filter(|(name, _)| name.ends_with("_proj.weight"))
+    {
+        let [rows, columns] = shape[..] else { panic!("{name}") };
+        let values: Vec<f32> =
+            bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let (mut numbers, mut scales) = (Vec::new(), Vec::new());
+        for row in values.chunks(columns) {
+            let scale = row.iter().map(|x| x.abs()).fold(0.0, f32::max) / 448.0;
+            scales.extend(scale.to_le_bytes());
+            // The nearest of all numbers there are; the even one of two that are as near.
+            numbers.extend(row.iter().map(|x| {
+                let distance = |byte: u8| (e4m3(byte) - x / scale).abs();
+                let candidates = (0..=255u8).filter(|byte| byte & 0x7f != 0x7f);
+                candidates
+                    .min_by(|&a, &b| {
+                        distance(a).total_cmp(&distance(b)).then((a & 1).cmp(&(b & 1)))
+                    })
+                    .unwrap()
+            }));
+        }
+        fp8.insert(format!("{name}_scale"), (Dtype::F32, vec![rows, 1], scales));
+        fp8.insert(name.clone(), (Dtype::F8_E4M3, shape.clone(), numbers));
+    }
+    fp8
+}
+
+fn generate_in_fp8(folder: &std::path::Path, tp_size: usize) -> harness::Output {
+    let mut options = harness::options(tp_size, DTypeChoice::Float32);
+    options.quantization = QuantizationChoice::Fp8;
+    let checkpoint = Checkpoint::folder(folder).unwrap();
+    let group = RankGroup::launch(&checkpoint, &options, &Quiet).unwrap();
+    let sampling = SamplingParams { logprobs: Some(20), ..SamplingParams::GREEDY };
+    let request = harness::request(1, &[3, 1, 4, 1, 5, 9, 2, 6], 6, sampling);
+    harness::run(&mut harness::driver(group, true), vec![request]).remove(0)
+}
+
+#[test]
+fn fp8_weights_are_kept_as_they_are_for_fp8_arithmetic() {
+    let tensors = files::read(&harness::golden().join("llama/model.safetensors"));
+    let [made, kept, other] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let mut config = files::config("llama");
+    files::write(made.path(), &tensors, &config);
+    config["quantization_config"] = Blocks::Rows.config();
+    files::write(kept.path(), &rounded(&tensors), &config);
+    assert_eq!(generate_in_fp8(kept.path(), 1), generate_in_fp8(made.path(), 1));
+    // A scale for a whole matrix is one for each row; numbers that rounding would not make.
+    let (by_matrix, _) = quantize(&tensors, Blocks::None, &mut Rng(7));
+    let mut by_row = by_matrix.clone();
+    for (name, (_, shape, _)) in by_matrix.iter().filter(|(name, _)| name.ends_with("_proj.weight"))
+    {
+        let (_, scale_shape, bytes) = by_row.get_mut(&format!("{name}_scale")).unwrap();
+        (*scale_shape, *bytes) = (vec![shape[0], 1], bytes.repeat(shape[0]));
+    }
+    files::write(other.path(), &by_matrix, &config);
+    let outputs = [1, 2, 8].map(|tp_size| generate_in_fp8(other.path(), tp_size));
+    files::write(other.path(), &by_row, &config);
+    for (tp_size, output) in [1, 2, 8].into_iter().zip(outputs) {
+        assert_eq!(generate_in_fp8(other.path(), tp_size), output, "tp {tp_size}");
+    }
+}
+
+/// Scales of blocks are not those of rows: such weights are widened, and rounded again.
+#[test]
+fn fp8_weights_in_blocks_are_rounded_again_for_fp8_arithmetic() {
+    let tensors = files::read(&harness::golden().join("llama/model.safetensors"));
+    let (fp8, plain) = quantize(&tensors, Blocks::Of(32, 32), &mut Rng(7));
+    let [blocks, floats] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let mut config = files::config("llama");
+    files::write(floats.path(), &plain, &config);
+    config["quantization_config"] = Blocks::Of(32, 32).config();
+    files::write(blocks.path(), &fp8, &config);
+    assert_eq!(generate_in_fp8(blocks.path(), 1), generate_in_fp8(floats.path(), 1));
 }
 
 #[test]

@@ -5,7 +5,8 @@ use minisgl_sched::{CacheKind, PageSize, Request, SamplingParams, TokenId};
 
 use crate::harness;
 
-/// Prompts with common beginnings, half of them sampled with a seed.
+/// Prompts with common beginnings, half of them sampled with a seed, the last ones with adjusted
+/// logits.
 fn requests() -> Vec<Request> {
     let token = |family: u64, at: u64| ((family * 131 + at * 29 + at * at) % 320) as TokenId;
     let request = |id: u64| {
@@ -24,7 +25,8 @@ fn requests() -> Vec<Request> {
                 ..SamplingParams::GREEDY
             },
         };
-        harness::request(id, &prompt, 12, sampling)
+        let request = harness::request(id, &prompt, 12, sampling);
+        if id < 15 { request } else { harness::adjusted(request, harness::adjustments(id)) }
     };
     (0..21).map(request).collect()
 }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use minisgl_model::{
     Checkpoint, DTypeChoice, DeviceChoice, EngineOptions, LaunchObserver, LibrarySearch,
     ModelError, RankGroup,
 };
 use minisgl_sched::{
-    Driver, Event, Executor, FinishReason, Request, RequestId, SamplingParams, Scheduler, TokenId,
-    TokenLogprobs,
+    Adjustments, Driver, Event, Executor, FinishReason, Request, RequestId, SamplingParams,
+    Scheduler, TokenId, TokenLogprobs,
 };
 
 /// A folder of `tests/golden`.
@@ -103,6 +104,25 @@ pub(crate) fn request(
         max_tokens,
         stop_token_ids: [].into(),
         sampling,
+        adjustments: None,
+    }
+}
+
+/// `request` with adjustments.
+pub(crate) fn adjusted(request: Request, adjustments: Adjustments) -> Request {
+    Request { adjustments: Some(Arc::new(adjustments)), ..request }
+}
+
+/// Penalties, a bias and held-back stop tokens, other ones for each `kind`: favourites that hardly
+/// repeat. For prompts and outputs of some 300 ids.
+pub(crate) fn adjustments(kind: u64) -> Adjustments {
+    let favourite = |at: u64| ((kind * 37 + at * 11) as u32 % 300, 6.0);
+    Adjustments {
+        repetition_penalty: [1.0, 1.3, 0.8][(kind % 3) as usize],
+        frequency_penalty: 1.5 + (kind / 2 % 3) as f32 * 0.75,
+        presence_penalty: (kind / 4 % 3) as f32 * 0.75 - 0.5,
+        logit_bias: (0..2 + kind % 3).map(favourite).collect(),
+        min_tokens: (kind % 5) as usize,
     }
 }
 

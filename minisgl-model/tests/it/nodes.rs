@@ -1,15 +1,21 @@
 //! Groups over several nodes, here in threads of one process: the same tokens as in one, and what
 //! happens when they do not fit or fall apart.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use minisgl_model::{DTypeChoice, EngineOptions, ModelError, NodeConfig, RankGroup, Secret};
+use minisgl_model::{
+    DTypeChoice, EngineOptions, KvCacheDType, ModelError, NodeConfig, QuantizationChoice,
+    RankGroup, Secret,
+};
 use minisgl_sched::{Executor as _, SamplingParams};
 
-use crate::harness::{Quiet, checkpoint, driver, launch, options, request, run};
+use crate::harness::{
+    Quiet, adjusted, adjustments, checkpoint, driver, launch, options, request, run,
+};
 
 /// Options of node `node` of `num_nodes`.
 fn node_options(
@@ -29,9 +35,16 @@ fn node_options(
     EngineOptions { nodes: Some(nodes), ..base.clone() }
 }
 
+/// An address that nobody listens on now, nor will: of the loopback's many, one that no other test
+/// uses, and from which nobody calls.
 fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let host = match cfg!(target_os = "linux") {
+        true => [127, 1 + (process >> 8) as u8 % 250, process as u8, count],
+        false => [127, 0, 0, 1],
+    };
+    TcpListener::bind((Ipv4Addr::from(host), 0)).unwrap().local_addr().unwrap().to_string()
 }
 
 /// Runs `body` with the group of node 0, and returns how the other nodes ended.
@@ -76,7 +89,7 @@ fn nodes_sample_what_ranks_of_one_process_sample() {
             let prompt: Vec<u32> = (3..103).collect();
             vec![
                 request(1, &prompt, 12, SamplingParams::GREEDY),
-                request(2, &[5, 6, 7], 20, sampled),
+                adjusted(request(2, &[5, 6, 7], 20, sampled), adjustments(7)),
                 request(3, &prompt[..90], 7, sampled),
             ]
         };
@@ -141,6 +154,17 @@ fn nodes_with_another_model_or_option_are_named_with_the_difference() {
         "llama",
         |options| options.dtype = DTypeChoice::Bfloat16,
         &["--dtype is bfloat16 there and float32 on node 0"],
+    );
+    other(
+        "llama",
+        |options| {
+            options.quantization = QuantizationChoice::Fp8;
+            options.kv_cache_dtype = KvCacheDType::Fp8;
+        },
+        &[
+            "--quantization is fp8 there and none on node 0",
+            "--kv-cache-dtype is fp8_e4m3 there and auto on node 0",
+        ],
     );
     other(
         "llama",

@@ -52,13 +52,17 @@ fn sample_share(rows: &[Row], rank: usize, tp_size: usize, comm: &dyn Communicat
     let stream = device.new_stream().unwrap();
     let logits = Tensor::from_slice(&device, [rows.len(), ids.len()], &share).unwrap();
     let mut sampler =
-        Sampler::new(&device, ids.start as i32, vocab_size, rows.len(), tp_size).unwrap();
+        Sampler::new(&device, ids.start as i32, ids.len(), vocab_size, rows.len(), tp_size)
+            .unwrap();
     let mut results = Results::new(&device, rows.len(), tp_size).unwrap();
     let batch = Arc::new(batch(rows));
     let positions = batch.field(Field::SampledPositions);
     let positions = Tensor::from_slice(&device, [rows.len()], positions).unwrap();
+    let places =
+        Tensor::from_slice(&device, [rows.len()], batch.field(Field::SampledRows)).unwrap();
     sampler.find_most_likely(&stream, comm, logits.view()).unwrap();
-    sampler.choose(&stream, comm, logits.view(), positions.view(), &batch).unwrap();
+    let (logits, places) = (logits.view(), places.view());
+    sampler.choose(&stream, comm, logits, places, positions.view(), &batch).unwrap();
     results.start(&stream, &sampler, &batch).unwrap();
     results.finish().unwrap()
 }
@@ -79,6 +83,7 @@ fn batch(rows: &[Row]) -> HostBatch {
         start: of.position as usize - 1,
         input: InputTokens::Host(vec![0]),
         sampling: Some(of.params),
+        adjusting: None,
     };
     builder.build(&StepPlan {
         step: StepId(1),

@@ -11,6 +11,12 @@ impl Scheduler {
     /// Plans the next step, or `None` if there is nothing to compute now. What it returns must be
     /// submitted: the state has moved on.
     pub fn plan(&mut self) -> Option<StepPlan> {
+        // Twins of cached pages come back when the step in flight is done. Until then both are in
+        // use, and what was promised may not be there.
+        let is_short = self.promised_pages() > self.kv.usage().available();
+        if is_short && !self.in_flight.is_empty() {
+            return None;
+        }
         let step = StepId(self.last_planned.0 + 1);
         let mut sequences = Vec::new();
         let mut budget = self.max_prefill_tokens;
@@ -64,6 +70,7 @@ impl Scheduler {
             start,
             input,
             sampling: (!running.is_prefilling()).then_some(running.request.sampling),
+            adjusting: running.adjusting(),
         }
     }
 

@@ -1,8 +1,11 @@
 //! One admitted request. Knows its own progress, not the queue it came from.
 
+use std::sync::Arc;
+
 use minisgl_cache::Lease;
 use minisgl_cache::page::TokenId;
 
+use crate::adjustment::{Adjusting, FirstAdjusting, TokenSet};
 use crate::request::{FinishReason, Request};
 use crate::step::{InputTokens, StepId};
 
@@ -75,6 +78,26 @@ impl Running {
             self.num_sampled += 1;
         }
         (start, input)
+    }
+
+    /// What the step planned last does to the logits.
+    pub(super) fn adjusting(&self) -> Option<Adjusting> {
+        let adjustments = self.request.adjustments.as_ref()?;
+        match self.num_sampled {
+            0 => None,
+            1 => {
+                let counts_prompt = adjustments.repetition_penalty != 1.0;
+                let prompt = if counts_prompt { &self.tokens[..self.prompt_len] } else { &[] };
+                let holds_back = adjustments.min_tokens > 0;
+                let held_back = holds_back.then(|| Arc::clone(&self.request.stop_token_ids));
+                Some(Adjusting::First(Box::new(FirstAdjusting {
+                    adjustments: Arc::clone(adjustments),
+                    prompt: TokenSet::of(prompt),
+                    held_back: held_back.unwrap_or_default(),
+                })))
+            }
+            _ => Some(Adjusting::Next),
+        }
     }
 
     /// Whether the last token known ends the request.

@@ -1,9 +1,12 @@
 //! One request at a time: what is refused, how each way to end ends, what overlap may waste.
 
+use std::sync::Arc;
+
+use minisgl_sched::adjustment::{MAX_HELD_BACK, MAX_LOGIT_BIAS};
 use minisgl_sched::sim::{self, SimExecutor};
 use minisgl_sched::{
-    CacheKind, Driver, Event, Executor, FinishReason, InputTokens, PageSize, Request, RequestId,
-    SchedError, Scheduler, SchedulerConfig, TokenId,
+    Adjusting, Adjustments, CacheKind, Driver, Event, Executor, FinishReason, InputTokens,
+    PageSize, Request, RequestId, SchedError, Scheduler, SchedulerConfig, TokenId, TokenSet,
 };
 
 const SEED: u64 = 11;
@@ -87,6 +90,68 @@ fn a_stop_token_ends_the_output_and_is_its_last() {
         assert_eq!(tokens(&events), unstopped[..=first]);
         assert_eq!(end(&events).0, FinishReason::Stop);
     }
+}
+
+/// What the plans of a driverless scheduler say about adjustments, chunk by chunk.
+#[test]
+fn the_first_token_comes_with_the_whole_prompt() {
+    let config = SchedulerConfig {
+        max_prefill_tokens: 16,
+        page_size: PageSize::new(4).unwrap(),
+        ..Default::default()
+    };
+    let mut scheduler = Scheduler::new(config).unwrap();
+    let mut executor = SimExecutor::new(&config, SEED);
+    let adjustments = Adjustments { repetition_penalty: 1.5, min_tokens: 2, ..Adjustments::NONE };
+    let prompt: Vec<u32> = (0..41).map(|at| at % 13).collect();
+    let free = sim::request(1, prompt.clone(), 3);
+    let (output, _) = sim::expected(&free, SEED, None);
+    let unused = (0..sim::VOCAB_SIZE).find(|token| !output.contains(token)).unwrap();
+    let stop_token_ids: Arc<[u32]> = [unused].into();
+    // The second time most of the prompt is in the cache.
+    for (id, chunks) in [(1, 3), (2, 1)] {
+        let request = Request {
+            id: RequestId(id),
+            stop_token_ids: stop_token_ids.clone(),
+            adjustments: Some(Arc::new(adjustments.clone())),
+            ..free.clone()
+        };
+        scheduler.add(request).unwrap();
+        let mut said = Vec::new();
+        while !scheduler.is_idle() {
+            let plan = scheduler.plan().unwrap();
+            said.push(plan.sequences[0].adjusting.clone());
+            let ticket = executor.submit(Arc::new(plan)).unwrap();
+            scheduler.commit(executor.wait(ticket).unwrap());
+        }
+        assert_eq!(said.len(), chunks + 2);
+        assert!(said[..chunks - 1].iter().all(Option::is_none));
+        let Some(Adjusting::First(first)) = &said[chunks - 1] else { panic!("{said:?}") };
+        assert_eq!(*first.adjustments, adjustments);
+        assert_eq!(first.prompt, TokenSet::of(&prompt));
+        assert_eq!(first.held_back, stop_token_ids);
+        assert_eq!(said[chunks..], [Some(Adjusting::Next), Some(Adjusting::Next)]);
+    }
+}
+
+#[test]
+fn more_than_there_is_room_for_is_refused() {
+    let mut scheduler = Scheduler::new(SchedulerConfig::default()).unwrap();
+    let mut refused = |adjustments, stop: usize| {
+        let request = Request {
+            stop_token_ids: (0..stop as u32).collect(),
+            adjustments: Some(Arc::new(adjustments)),
+            ..sim::request(1, vec![1], 1)
+        };
+        let error = scheduler.add(request).unwrap_err().to_string();
+        assert!(scheduler.is_idle());
+        error
+    };
+    let logit_bias = (0..=MAX_LOGIT_BIAS as u32).map(|id| (id, 1.0)).collect();
+    let error = refused(Adjustments { logit_bias, ..Adjustments::NONE }, 0);
+    assert!(error.contains("1025 entries of logit_bias, at most 1024"), "{error}");
+    let error = refused(Adjustments { min_tokens: 1, ..Adjustments::NONE }, MAX_HELD_BACK + 1);
+    assert!(error.contains("257 stop tokens with min_tokens, at most 256"), "{error}");
 }
 
 #[test]
@@ -188,4 +253,52 @@ fn a_broken_executor_ends_everything_and_leaves_clean_books() {
     assert!(driver.is_idle());
     driver.scheduler().check().unwrap();
     assert_eq!(driver.stats().usage.free, 256);
+}
+
+/// Between the publishing of a prompt that the cache has got to know meanwhile and the end of the
+/// step in flight, both copies of it are in use; pages promised to others can be short for so long.
+#[test]
+fn twins_of_cached_pages_do_not_break_promises() {
+    let config = SchedulerConfig {
+        num_pages: 100,
+        max_seq_len: 100,
+        max_prefill_tokens: 20,
+        ..Default::default()
+    };
+    for overlap in [false, true] {
+        let mut driver = driver(config, overlap);
+        let prefix: Vec<TokenId> = (0..20).collect();
+        // Ends at once and leaves the prefix in the cache, while the second computes it again.
+        let requests = [
+            sim::request(1, prefix.clone(), 1),
+            sim::request(2, [prefix, vec![30; 20]].concat(), 2),
+            // Fits only into what the cache has to give.
+            sim::request(3, vec![40; 40], 19),
+        ];
+        for request in &requests {
+            driver.add(request.clone()).unwrap();
+        }
+        let events = drain(&mut driver);
+        for request in requests {
+            let own = events.iter().filter(|event| match event {
+                Event::Token { id, .. } | Event::Finished { id, .. } => *id == request.id,
+            });
+            let own: Vec<Event> = own.cloned().collect();
+            assert_eq!(tokens(&own), sim::expected(&request, SEED, None).0, "overlap {overlap}");
+        }
+        assert_eq!(driver.stats().usage.held, 0);
+    }
+}
+
+#[test]
+fn a_first_sample_that_is_none_ends_the_request_alone() {
+    let config = SchedulerConfig::default();
+    for overlap in [false, true] {
+        let executor = SimExecutor::new(&config, SEED).with_not_finite_every(1);
+        let mut driver = Driver::new(Scheduler::new(config).unwrap(), executor, overlap);
+        driver.add(sim::request(1, vec![1, 2, 3], 5)).unwrap();
+        let events = drain(&mut driver);
+        assert!(matches!(end(&events), (FinishReason::Error(_), 0)), "{events:?}");
+        assert!(tokens(&events).is_empty() && driver.stats().usage.free == 256);
+    }
 }

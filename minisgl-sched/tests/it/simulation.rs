@@ -60,6 +60,7 @@ fn request(rng: &mut Rng, id: u64, config: &SchedulerConfig) -> Request {
         prompt,
         stop_token_ids: stop_token_ids.into(),
         sampling: SamplingParams { seed: rng.next(), ..SamplingParams::GREEDY },
+        adjustments: None,
     }
 }
 
@@ -157,6 +158,27 @@ fn every_request_gets_its_own_tokens_and_no_page_is_lost() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn pools_that_are_tight_in_many_ways_serve_everybody() {
+    let mut rng = Rng(6);
+    for _ in 0..30 {
+        let page_size = [1, 2, 3, 8][rng.below(4)];
+        let max_seq_len = 40 + rng.below(120);
+        let config = SchedulerConfig {
+            // For one long request, up to four.
+            num_pages: max_seq_len.div_ceil(page_size) * (10 + rng.below(30)) / 10,
+            page_size: PageSize::new(page_size).unwrap(),
+            cache: CacheKind::Radix,
+            max_running_requests: 1 + rng.below(9),
+            max_prefill_tokens: 1 + rng.below(60),
+            max_seq_len,
+        };
+        let not_finite_every = (rng.below(2) == 0).then_some(30);
+        let (seed, overlap) = (rng.next(), rng.below(4) > 0);
+        run(Traffic { seed, steps: 300, overlap, config, not_finite_every });
     }
 }
 

@@ -1,7 +1,6 @@
 //! `POST /v1/chat/completions`.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
 
 use hyper::Response;
 use minijinja::Value;
@@ -47,8 +46,11 @@ impl Api {
         let variables = take_variables(&mut fields)?;
         let logprobs = take_logprobs(&mut fields)?;
         fields.refuse("echo", &["false"])?;
-        let params = CommonParams::take(&mut fields, &self.text, logprobs, None)?;
-        self.counters.unknown_fields.fetch_add(fields.finish() as u64, Ordering::Relaxed);
+        // The template has written them.
+        fields.refuse("add_special_tokens", &["false"])?;
+        let mut params = CommonParams::take(&mut fields, &self.text, logprobs, None)?;
+        params.generation.continues = false;
+        self.finish(fields);
 
         let submission = self.open(params.generation.n)?;
         let encode = move |text: &TextModel| {

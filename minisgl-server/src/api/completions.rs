@@ -2,7 +2,6 @@
 
 use std::iter;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use hyper::Response;
 use minisgl_sched::TokenId;
@@ -11,7 +10,7 @@ use crate::ServerError;
 use crate::api::Api;
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
-use crate::api::params::CommonParams;
+use crate::api::params::{CommonParams, take_special};
 use crate::api::prompt::{Prompt, Prompts};
 use crate::api::reply::Format;
 use crate::api::response::Body;
@@ -33,13 +32,14 @@ impl Api {
             return Err(ApiError::field("echo", "is not supported together with `logprobs`"));
         }
         fields.refuse("suffix", &["\"\""])?;
+        let special = take_special(&mut fields)?;
         let params =
             CommonParams::take(&mut fields, &self.text, logprobs, Some(DEFAULT_MAX_TOKENS))?;
-        self.counters.unknown_fields.fetch_add(fields.finish() as u64, Ordering::Relaxed);
+        self.finish(fields);
 
         let n = params.generation.n;
         let submission = self.open(n * prompts.len())?;
-        let encoded = self.with_text(move |text| encode(text, prompts, echo)).await?;
+        let encoded = self.with_text(move |text| encode(text, prompts, special, echo)).await?;
         let encoded = encoded.map_err(|error| ApiError::from(error).about("prompt"))?;
         let (mut prompts, mut echo) = (Vec::new(), Vec::new());
         for Encoded { tokens, text } in encoded {
@@ -60,12 +60,13 @@ struct Encoded {
 fn encode(
     model: &TextModel,
     prompts: Vec<Prompt>,
+    special: AddSpecial,
     echo: bool,
 ) -> Result<Vec<Encoded>, ServerError> {
     let encode = |prompt| {
         let (tokens, text) = match prompt {
             Prompt::Text(text) => {
-                let tokens = model.encode(&text, AddSpecial::Yes)?;
+                let tokens = model.encode(&text, special)?;
                 (tokens, echo.then_some(text))
             }
             Prompt::Tokens(tokens) => {

@@ -10,12 +10,14 @@ use serde::Deserialize;
 use serde::de::{SeqAccess, Visitor};
 use uuid::Uuid;
 
+use crate::api::adjustments;
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
-use crate::generation::GenerationParams;
+use crate::generation::{self, GenerationParams};
 use crate::output::OutputOptions;
 use crate::stop::StopStrings;
-use crate::text::TextModel;
+use crate::text::{TextModel, or_greedy};
+use crate::tokenizer::AddSpecial;
 
 /// Choices per prompt.
 pub(crate) const MAX_N: i64 = 16;
@@ -23,20 +25,18 @@ const MAX_STOP_STRINGS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
 const MAX_STOP_TOKENS: usize = 128;
 
-/// Below this the most likely token is taken: dividing logits by less gains nothing.
-const MIN_TEMPERATURE: f64 = 1e-5;
-
 /// Fields that do nothing here, with the values that ask for nothing.
 const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("add_generation_prompt", &["true"]),
+    ("allowed_token_ids", &["[]"]),
     ("audio", &[]),
     ("bad_words", &["[]"]),
     ("cache_salt", &[]),
     ("chat_template", &[]),
     ("continue_final_message", &["false"]),
+    ("custom_logit_processor", &[]),
     ("documents", &["[]"]),
     ("ebnf", &[]),
-    ("frequency_penalty", &["0"]),
     ("function_call", &["\"none\"", "\"auto\""]),
     ("functions", &["[]"]),
     ("guided_choice", &[]),
@@ -45,17 +45,19 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("guided_regex", &[]),
     ("json_schema", &[]),
     ("length_penalty", &["1"]),
-    ("logit_bias", &["{}"]),
-    ("min_tokens", &["0"]),
+    ("logits_processors", &["[]"]),
+    ("lora_path", &[]),
     ("modalities", &["[\"text\"]"]),
     ("prediction", &[]),
-    ("presence_penalty", &["0"]),
+    ("prompt_embeds", &[]),
     ("prompt_logprobs", &[]),
     ("reasoning_effort", &[]),
     ("regex", &[]),
-    ("repetition_penalty", &["1"]),
     ("response_format", &["{\"type\":\"text\"}"]),
+    ("return_hidden_states", &["false"]),
+    ("return_token_ids", &["false"]),
     ("return_tokens_as_token_ids", &["false"]),
+    ("stop_regex", &["[]"]),
     ("structured_outputs", &[]),
     ("tool_choice", &["\"none\"", "\"auto\""]),
     ("tools", &["[]"]),
@@ -98,25 +100,31 @@ impl CommonParams {
         // The newer name wins.
         let max_completion_tokens = fields.integer("max_completion_tokens", 1..=i64::MAX)?;
         let max_tokens = max_completion_tokens.or(fields.integer("max_tokens", 1..=i64::MAX)?);
+        let max_tokens = max_tokens.map(|tokens| tokens as usize).or(default_max_tokens);
         let sampling = sampling(fields, text, logprobs)?;
-        let output = output(fields, text)?;
+        let adjustments = adjustments::take(fields, text, max_tokens)?;
+        let output = output(fields, text, adjustments.min_tokens)?;
 
         let stream = fields.flag("stream")?;
         let options: Option<StreamOptions> =
             fields.get("stream_options", "an object such as {\"include_usage\": true}")?;
+        if options.as_ref().is_some_and(|options| options.continuous_usage_stats == Some(true)) {
+            let problem = "has `continuous_usage_stats`, which is not supported by this server";
+            return Err(ApiError::field("stream_options", problem));
+        }
         if options.is_some() && !stream {
             let problem = "is only allowed with `stream`: true";
             return Err(ApiError::field("stream_options", problem));
         }
-        for (name, neutral) in UNSUPPORTED {
-            fields.refuse(name, neutral)?;
-        }
+        refuse_unsupported(fields)?;
         HARMLESS.iter().for_each(|name| fields.ignore(name));
         Ok(Self {
             generation: GenerationParams {
                 n,
-                max_tokens: max_tokens.map(|tokens| tokens as usize).or(default_max_tokens),
+                continues: true,
+                max_tokens,
                 sampling,
+                adjustments: generation::adjustments(adjustments, &output.stop_token_ids),
                 output,
             },
             stream,
@@ -125,9 +133,22 @@ impl CommonParams {
     }
 }
 
+/// `add_special_tokens`: what the tokenizer puts around a bare text, unless it is false.
+pub(super) fn take_special(fields: &mut Fields<'_>) -> Result<AddSpecial, ApiError> {
+    let special: Option<bool> = fields.get("add_special_tokens", "true or false")?;
+    Ok(if special.unwrap_or(true) { AddSpecial::Yes } else { AddSpecial::No })
+}
+
+/// Refuses what does nothing here, unless its value asks for nothing.
+pub(super) fn refuse_unsupported(fields: &mut Fields<'_>) -> Result<(), ApiError> {
+    UNSUPPORTED.iter().try_for_each(|(name, neutral)| fields.refuse(name, neutral))
+}
+
 #[derive(Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
+    /// vLLM's; refused.
+    continuous_usage_stats: Option<bool>,
 }
 
 fn sampling(
@@ -145,7 +166,7 @@ fn sampling(
     let top_k = fields.integer("top_k", -1..=i64::from(u32::MAX))?;
     let seed = fields.integer("seed", i64::MIN..=i64::MAX)?;
     Ok(SamplingParams {
-        temperature: if temperature < MIN_TEMPERATURE { 0.0 } else { temperature as f32 },
+        temperature: or_greedy(temperature as f32),
         // -1 and 0 are both "all".
         top_k: top_k.map_or(defaults.top_k, |k| k.max(0) as u32),
         top_p: (top_p as f32).max(f32::MIN_POSITIVE),
@@ -162,7 +183,11 @@ pub(crate) fn random_seed() -> u64 {
     high.rotate_left(32) ^ low
 }
 
-fn output(fields: &mut Fields<'_>, text: &TextModel) -> Result<OutputOptions, ApiError> {
+fn output(
+    fields: &mut Fields<'_>,
+    text: &TextModel,
+    min_tokens: usize,
+) -> Result<OutputOptions, ApiError> {
     let stop: Option<Stop> =
         fields.get("stop", "a string or a list of at most 16 strings, each of 1 to 1024 bytes")?;
     let vocab_size = text.vocab_size;
@@ -181,6 +206,7 @@ fn output(fields: &mut Fields<'_>, text: &TextModel) -> Result<OutputOptions, Ap
         stop: Arc::new(StopStrings::new(stop.unwrap_or_default().0)),
         stop_token_ids: eos.iter().copied().chain(stop_tokens).collect(),
         include_stop,
+        min_tokens,
     })
 }
 

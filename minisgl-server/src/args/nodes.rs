@@ -26,12 +26,16 @@ pub(crate) struct NodeArgs {
         help_heading = "Nodes"
     )]
     pub(crate) dist_secret: Option<String>,
-    /// How long all nodes together may take to come
+    /// How long all nodes together may take to come, and how long loading may take from one sign of
+    /// progress to the next
     #[arg(long, value_name = "SECONDS", default_value = "600", help_heading = "Nodes")]
     pub(crate) dist_init_timeout: f64,
     /// A node that gives no sign of life is given up within this time, with all open requests
     #[arg(long, value_name = "SECONDS", default_value = "5", help_heading = "Nodes")]
     pub(crate) dist_timeout: f64,
+    /// A step that takes longer ends the group, with all open requests: some rank hangs
+    #[arg(long, value_name = "SECONDS", default_value = "300", help_heading = "Nodes")]
+    pub(crate) watchdog_timeout: f64,
     /// Start the ranks again when one has failed, on all nodes that have this option, too; open
     /// requests are lost, and the server stays. Without it the process ends
     #[arg(long, help_heading = "Nodes")]

@@ -12,7 +12,7 @@ use minisgl_model::{AllReduceChoice, DeviceChoice, EngineOptions};
 use minisgl_server::llm::Silent;
 
 use crate::args::CommArgs;
-use crate::doctor::library_search;
+use crate::doctor::{library_search, nccl_shares_gpus};
 
 const MAX_RANKS: usize = 64;
 const MAX_BYTES: usize = 1 << 30;
@@ -50,6 +50,7 @@ pub(crate) fn comm(args: &CommArgs) -> Result<()> {
                 gpus: args.devices.clone(),
                 all_reduce: choice,
                 libraries: library_search(),
+                nccl_shares_gpus: nccl_shares_gpus(),
                 ..EngineOptions::default()
             };
             let sums = time_sums(&options, &args.sizes, &Silent)?;

@@ -35,6 +35,10 @@ impl Workload {
         max_output: u32,
         temperature: f32,
     ) -> Result<Self> {
+        ensure!(
+            (0.0..=100.0).contains(&temperature),
+            "--temperature {temperature} is not allowed: use 0 to 100"
+        );
         ensure!(num_seqs > 0, "--num-seqs 0 is not allowed: use at least 1");
         for (option, value) in [("--max-input", max_input), ("--max-output", max_output)] {
             ensure!(
@@ -94,6 +98,7 @@ impl Workload {
                     seed: index as u64,
                     ..SamplingParams::GREEDY
                 },
+                adjustments: None,
             }
         };
         self.prompts.iter().zip(&self.outputs).enumerate().map(request).collect()
@@ -138,6 +143,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_drawn_is_refused() {
+        for temperature in [-1.0, 1e9, f32::NAN] {
+            let error = Workload::random(1, 200, 200, temperature).unwrap_err().to_string();
+            assert!(error.contains("is not allowed: use 0 to 100"), "{error}");
+        }
         let error = |n, input, output| Workload::random(n, input, output, 0.0).unwrap_err();
         assert!(error(0, 200, 200).to_string().contains("--num-seqs 0"));
         assert!(error(1, 99, 200).to_string().contains("--max-input 99"));

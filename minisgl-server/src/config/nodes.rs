@@ -9,6 +9,7 @@ use crate::args::nodes::NodeArgs;
 
 /// Long enough for a busy machine to give a sign of life, short enough to be of use.
 const TIMEOUTS: std::ops::RangeInclusive<f64> = 0.5..=3600.0;
+const STEP_TIMEOUTS: std::ops::RangeInclusive<f64> = 0.5..=86_400.0;
 const INIT_TIMEOUTS: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
 /// A shorter secret could be found out by trying.
 const MIN_SECRET_BYTES: usize = 8;
@@ -32,6 +33,7 @@ pub(super) fn node_config(args: &NodeArgs) -> Result<Option<NodeConfig>> {
     for (option, seconds, allowed) in [
         ("--dist-timeout", args.dist_timeout, TIMEOUTS),
         ("--dist-init-timeout", args.dist_init_timeout, INIT_TIMEOUTS),
+        ("--watchdog-timeout", args.watchdog_timeout, STEP_TIMEOUTS),
     ] {
         let (least, most) = (allowed.start(), allowed.end());
         ensure!(

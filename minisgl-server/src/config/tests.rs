@@ -1,7 +1,7 @@
 //! From a command line to what it means.
 
 use clap::{CommandFactory as _, Parser as _};
-use minisgl_model::{AttentionChoice, DTypeChoice, DeviceChoice};
+use minisgl_model::{AttentionChoice, DTypeChoice, DeviceChoice, KvCacheDType, QuantizationChoice};
 use minisgl_sched::CacheKind;
 
 use super::*;
@@ -35,6 +35,8 @@ fn defaults_are_those_of_mini_sglang() {
     assert_eq!((engine.max_prefill_tokens, engine.page_size.get()), (8192, 1));
     assert_eq!((engine.dtype, engine.device), (DTypeChoice::Auto, DeviceChoice::Auto));
     assert_eq!((engine.attention, engine.cache), (AttentionChoice::AUTO, CacheKind::Radix));
+    assert_eq!(engine.quantization, QuantizationChoice::None);
+    assert_eq!(engine.kv_cache_dtype, KvCacheDType::Auto);
     let serve = serve("");
     assert_eq!((serve.host.as_str(), serve.port), ("127.0.0.1", 1919));
     assert_eq!((serve.num_tokenizers, serve.max_queued_requests), (1, 1024));
@@ -59,6 +61,11 @@ fn every_spelling_of_mini_sglang_is_understood() {
         assert_eq!(engine.attention.to_string(), "fa");
         assert_eq!(serve(line).num_tokenizers, 2);
     }
+    for kv in ["fp8", "fp8_e4m3"] {
+        let config = parse(&format!("--quantization fp8 --kv-cache-dtype {kv}")).unwrap();
+        assert_eq!(config.engine.quantization, QuantizationChoice::Fp8);
+        assert_eq!(config.engine.kv_cache_dtype, KvCacheDType::Fp8);
+    }
     for line in ["--shell", "--shell-mode"] {
         let config = parse(line).unwrap();
         assert!(matches!(config.mode, Mode::Shell(_)) && config.engine.max_running_requests == 1);
@@ -68,6 +75,8 @@ fn every_spelling_of_mini_sglang_is_understood() {
 #[test]
 fn what_makes_no_sense_is_refused_with_a_reason() {
     for (line, reason) in [
+        ("--quantization awq", "`awq`: use none or fp8"),
+        ("--kv-cache-dtype fp8_e5m2", "`fp8_e5m2`: use auto, fp8 or fp8_e4m3"),
         ("--disable-pynccl", "no PyNCCL"),
         ("--moe-backend fused", "nothing to choose"),
         ("--revision main", "which model's"),
@@ -82,6 +91,11 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         ("--num-tokenizer 1000", "64"),
         ("--shell --dummy-weight", "nothing to talk to"),
         ("--shell --shell-max-tokens 0", "no room"),
+        ("--shell --shell-temperature -1", "--shell-temperature -1 is not allowed: use 0 to 100"),
+        ("--shell --shell-temperature nan", "--shell-temperature NaN is not allowed"),
+        ("--shell --shell-top-p 2", "--shell-top-p 2 is not allowed: use more than 0, at most 1"),
+        ("--shell --shell-top-p 0", "--shell-top-p 0 is not allowed"),
+        ("--shell --shell-top-k -2", "--shell-top-k -2 is not allowed: use -1"),
         ("--model-source github", "modelscope"),
         ("--no-such-flag", "unexpected"),
         ("--m x", "--m"),
@@ -121,6 +135,10 @@ fn nodes_that_make_no_sense_are_refused() {
         (format!("--nnodes 2 --dist-init-addr h {SECRET}"), "h is not HOST:PORT"),
         (format!("--nnodes 2 --dist-init-addr h:0 {SECRET}"), "h:0 is not HOST:PORT"),
         ("--dist-timeout 0.1".to_owned(), "--dist-timeout 0.1 is not allowed: use 0.5 to 3600"),
+        (
+            "--watchdog-timeout 0".to_owned(),
+            "--watchdog-timeout 0 is not allowed: use 0.5 to 86400",
+        ),
         ("--dist-init-timeout nan".to_owned(), "--dist-init-timeout NaN is not allowed"),
         (format!("--nnodes 2 --node-rank 1 {address} {SECRET} --shell"), "talk to node 0"),
         ("--shell --restart-on-failure".to_owned(), "--restart-on-failure is for the server"),

@@ -26,9 +26,9 @@ struct Open {
 }
 
 impl Open {
-    fn new(options: &OutputOptions) -> Self {
+    fn new(output: Output) -> Self {
         Self {
-            output: Output::new(options),
+            output,
             delta: Delta::default(),
             result: Generated {
                 text: String::new(),
@@ -54,16 +54,22 @@ impl<'a, E: Executor> Generating<'a, E> {
         Self { first_id: llm.next_id, llm, open: Vec::new() }
     }
 
-    /// Starts one more.
+    /// Starts one more, which `continues` the text of its prompt or is one of its own.
     pub(super) fn add(
         &mut self,
         request: Request,
         options: &OutputOptions,
+        continues: bool,
     ) -> Result<(), ServerError> {
         let id = RequestId(self.llm.next_id);
+        let vocabulary = self.llm.text.tokenizer.token_bytes();
+        let output = match continues {
+            true => Output::after(options, vocabulary, &request.prompt),
+            false => Output::new(options),
+        };
         self.llm.driver.add(Request { id, ..request })?;
         self.llm.next_id += 1;
-        self.open.push(Open::new(options));
+        self.open.push(Open::new(output));
         Ok(())
     }
 

@@ -219,6 +219,31 @@ def test_stop(server, tp):
     equal(text, choice.message.content, "stream")
 
 
+def test_adjusted_logits(server, tp):
+    story = "Once upon a time"
+    long = {"max_tokens": 200, "extra_body": {"ignore_eos": True}}
+    first = server.complete(story, max_tokens=1).choices[0].text
+    body = json.dumps({"prompt": first, "add_special_tokens": False})
+    (token,) = json.loads(fetch("POST", server.url + "/tokenize", body.encode())[2])["tokens"]
+    forced = server.complete(story, logit_bias={str(token): 100}).choices[0]
+    equal((forced.text, forced.finish_reason), (first * 12, "length"), "a forced token")
+    banned = server.complete(story, **long, logprobs=0, logit_bias={str(token): -100}).choices[0]
+    check(first not in banned.logprobs.tokens, f"{first!r} is banned: {banned.text}")
+    words = lambda **parameters: server.complete(story, **{**long, **parameters}).choices[0].text.split()
+    plain = len(set(words()))
+    for parameters in [
+        {"presence_penalty": 2},
+        {"frequency_penalty": 2},
+        {"extra_body": {"ignore_eos": True, "repetition_penalty": 1.5}},
+    ]:
+        check(len(set(words(**parameters))) > plain, f"{parameters}: no more words than {plain}")
+    ended = server.complete(story, logit_bias={"2": 100}, extra_body={"min_tokens": 5})
+    equal((ended.usage.completion_tokens, ended.choices[0].finish_reason), (6, "stop"), "min_tokens")
+    for name, value in [("presence_penalty", 3), ("frequency_penalty", -3), ("logit_bias", {"5": 101})]:
+        message = raises(openai.BadRequestError, lambda: server.complete(story, **{name: value}), name)
+        check("from -" in message, message)
+
+
 def test_abort(server, tp):
     for _ in range(3):
         stream = server.chat(stream=True, max_tokens=1500, extra_body={"ignore_eos": True})
@@ -300,7 +325,7 @@ def test_drain(server, tp):
 
 SUITE = [
     test_start_up, test_models, test_chat, test_completions, test_logprobs, test_n_and_seeds,
-    test_stop, test_abort, test_crowd, test_errors, test_other_endpoints, test_port_in_use,
+    test_stop, test_adjusted_logits, test_abort, test_crowd, test_errors, test_other_endpoints, test_port_in_use,
     test_drain,
 ]  # fmt: skip
 
@@ -397,7 +422,9 @@ def test_deploy():
         deploy.check_metrics(server.get("/metrics")[2])
         answer = server.chat().choices[0].message.content
         equal(server.stop(), 0, "exit code")
-    leader, worker = deploy.commands("LeaderWorkerSet", dist_port)
+    # Four GPUs are more than most machines have.
+    nodes = deploy.commands("LeaderWorkerSet", dist_port)
+    leader, worker = [["--device=cpu" if arg == "--device=cuda" else arg for arg in node] for node in nodes]
     env = os.environ | {"MINISGL_DIST_SECRET": "of the end-to-end test"}
     following = subprocess.Popen([BINARY, *worker], stderr=subprocess.PIPE, text=True, env=env)
     try:

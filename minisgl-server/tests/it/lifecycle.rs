@@ -262,6 +262,23 @@ async fn stopping_ends_what_is_open_with_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_step_that_hangs_leaves_open_can_be_ended_all_the_same() {
+    let server = Server::start().await;
+    server.gate.close();
+    let mut stream = server.begin(COMPLETIONS, &endless(true)).await;
+    assert_eq!(stream.head().await.unwrap().status, 200);
+    let mut whole = server.begin(COMPLETIONS, &endless(false)).await;
+    until("both to be open", || server.engine.open_requests() == 2).await;
+    // It does not stop, since the step does not end.
+    server.engine.stop();
+    server.engine.abandon();
+    assert_eq!(whole.response(false).await.unwrap().json()["error"]["code"], "shutting_down");
+    assert!(String::from_utf8(stream.chunk().await.unwrap()).unwrap().contains("shutting_down"));
+    until("both to be closed", || server.engine.open_requests() == 0).await;
+    assert_eq!(server.post(COMPLETIONS, &endless(false)).await.status(), 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_is_given_up() {
     let scheduler =
         SchedulerConfig { num_pages: 50_000, max_seq_len: 50_000, ..Default::default() };

@@ -38,6 +38,46 @@ async fn bodies_that_are_too_large() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_comes_also_if_the_body_is_not_wanted() {
+    let server = Setup { api_key: Some("key".to_owned()), ..Setup::default() }.start().await;
+    let key = ("Authorization", "Bearer key");
+    // More than sockets keep: a client that is cut off in the middle never sees the answer.
+    let large = vec![b' '; 24 << 20];
+    for (path, headers, status) in [
+        (COMPLETIONS, vec![JSON], 401),
+        ("/v2", vec![JSON, key], 404),
+        ("/v1/models", vec![JSON, key], 405),
+        (COMPLETIONS, vec![key], 400),
+        (COMPLETIONS, vec![JSON, key], 413),
+    ] {
+        let response = request(server.address, "POST", path, &headers, &large).await;
+        assert_eq!(response.status(), status, "{path}");
+    }
+    server.quiet().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_not_wanted_is_not_asked_for() {
+    let server = Server::start().await;
+    let asks = [JSON, ("Expect", "100-continue")];
+    for (path, length, status) in [("/v2", 10, 404), (COMPLETIONS, 1 << 30, 413)] {
+        let mut connection = Connection::open(server.address).await;
+        let length = length.to_string();
+        let headers = [&asks[..], &[("Content-Length", &length)]].concat();
+        connection.send("POST", path, &headers, b"").await;
+        assert_eq!(connection.head().await.unwrap().status, status);
+    }
+    let body = json!({"prompt": "abc", "max_tokens": 1}).to_string().into_bytes();
+    let mut connection = Connection::open(server.address).await;
+    let length = body.len().to_string();
+    let headers = [&asks[..], &[("Content-Length", &length)]].concat();
+    connection.send("POST", COMPLETIONS, &headers, b"").await;
+    assert_eq!(connection.head().await.unwrap().status, 100);
+    connection.send_raw(&body).await;
+    assert_eq!(connection.response(false).await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn headers_that_are_too_many_or_too_long() {
     let server = Server::start().await;
     let long = "x".repeat(100 << 10);
@@ -171,4 +211,15 @@ async fn an_address_that_is_in_use() {
     assert!(matches!(error, ServerError::Listen { .. }));
     assert!(error.to_string().starts_with(&format!("cannot listen on {}: ", server.address)));
     assert!(BoundAddress::bind("256.1.1.1", 80).is_err());
+}
+
+#[tokio::test]
+async fn hosts_of_ipv6_may_have_brackets() {
+    // Not every machine has IPv6.
+    if let Ok(plain) = BoundAddress::bind("::1", 0) {
+        let bracketed = BoundAddress::bind("[::1]", 0).unwrap();
+        assert_eq!(bracketed.address().ip(), plain.address().ip());
+    }
+    let error = BoundAddress::bind("[::1", 0).unwrap_err().to_string();
+    assert!(error.starts_with("cannot listen on [::1: "), "{error}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use minisgl_model::Checkpoint;
+use minisgl_model::{Checkpoint, EngineOptions};
 use minisgl_sched::sim::{self, SimExecutor};
 use minisgl_sched::{
     Driver, FinishReason, Request, RequestId, SamplingParams, Scheduler, SchedulerConfig,
@@ -12,11 +12,12 @@ use minisgl_server::llm::Prompt;
 use minisgl_server::template::ChatMessage;
 use minisgl_server::text::{SamplingDefaults, TextModel};
 use minisgl_server::tokenizer::AddSpecial;
-use minisgl_server::{Llm, LlmParams, ServerError};
+use minisgl_server::{Llm, LlmOptions, LlmParams, ServerError};
 use serde_json::{Value, json};
 
 use crate::fixture::{
-    EOS, VOCAB_SIZE, byte_fallback_tokenizer, byte_level_tokenizer, text_model, write_model,
+    CHAT_TEMPLATE, EOS, VOCAB_SIZE, byte_fallback_tokenizer, byte_level_tokenizer,
+    metaspace_tokenizer, text_model, write_model,
 };
 
 const SEED: u64 = 9;
@@ -36,6 +37,7 @@ fn expected(prompt: &[u32], max_tokens: usize, ignore_eos: bool) -> (Vec<u32>, E
         max_tokens,
         stop_token_ids: if ignore_eos { [].into() } else { [EOS].into() },
         sampling: SamplingParams { seed: 1, ..SamplingParams::GREEDY },
+        adjustments: None,
     };
     let (tokens, reason) = sim::expected(&request, SEED, None);
     (tokens, if reason == FinishReason::Stop { End::Stop } else { End::Length })
@@ -138,14 +140,79 @@ fn what_makes_no_sense_is_refused_before_anything_is_done() {
         LlmParams { top_p: Some(0.0), ..LlmParams::default() },
         LlmParams { min_p: Some(1.5), ..LlmParams::default() },
         LlmParams { logprobs: Some(1 << 30), ..LlmParams::default() },
+        LlmParams { repetition_penalty: Some(0.0), ..LlmParams::default() },
+        LlmParams { frequency_penalty: -2.5, ..LlmParams::default() },
+        LlmParams { presence_penalty: f32::NAN, ..LlmParams::default() },
+        LlmParams { logit_bias: vec![(3, 101.0)], ..LlmParams::default() },
+        LlmParams { logit_bias: (0..1025).map(|id| (id, 1.0)).collect(), ..LlmParams::default() },
+        LlmParams { max_tokens: Some(3), min_tokens: 4, ..LlmParams::default() },
     ] {
         let error = llm.generate(&["abc".into()], &params).unwrap_err();
         assert!(matches!(error, ServerError::Param { .. }));
     }
+    let params = LlmParams { logit_bias: vec![(320, 1.0)], ..LlmParams::default() };
+    let error = llm.generate(&["abc".into()], &params).unwrap_err();
+    assert!(matches!(error, ServerError::UnknownToken { token: 320, .. }));
     let params = LlmParams { max_tokens: Some(0), ..LlmParams::default() };
     assert!(llm.generate(&["abc".into()], &params).is_err());
     let params = LlmParams { max_tokens: Some(2), ..LlmParams::default() };
     assert_eq!(llm.generate(&["abc".into()], &params).unwrap().len(), 1);
+}
+
+/// SentencePiece models spell a space before each word, and their decoders take the first one off.
+#[test]
+fn a_space_after_the_prompt_stays_and_one_before_an_answer_goes() {
+    let load = |decoder: Value| {
+        let config = json!({"chat_template": CHAT_TEMPLATE});
+        load(&[("tokenizer.json", decoder), ("tokenizer_config.json", config)], None, &[])
+    };
+    for tokenizer in [byte_fallback_tokenizer(), metaspace_tokenizer()] {
+        let scheduler = SchedulerConfig::default();
+        let driver = Driver::new(
+            Scheduler::new(scheduler).unwrap(),
+            SimExecutor::new(&scheduler, SEED),
+            true,
+        );
+        let mut llm = Llm::new(driver, load(tokenizer));
+        let params = LlmParams { max_tokens: Some(1), ..LlmParams::default() };
+        let word = llm.text().tokenizer.token_id("▁the").unwrap();
+        let (bos, a) = (1, llm.text().tokenizer.token_id("▁a").unwrap());
+        let mut text_of_word = |prompt: Prompt| {
+            let mut answers = (0..4000).filter_map(|seed| {
+                let params = LlmParams { seed: Some(seed), ..params.clone() };
+                let output =
+                    llm.generate(std::slice::from_ref(&prompt), &params).unwrap().remove(0);
+                (output.token_ids == [word]).then_some(output.text)
+            });
+            answers.next().expect("some seed has it")
+        };
+        assert_eq!(text_of_word("a b".into()), " the");
+        assert_eq!(text_of_word(Prompt::Tokens(vec![bos, a])), " the");
+        // Here the text begins.
+        assert_eq!(text_of_word(Prompt::Tokens(vec![bos])), "the");
+        assert_eq!(text_of_word(vec![ChatMessage::new("user", "a")].into()), "the");
+    }
+}
+
+#[test]
+fn a_temperature_near_zero_is_greedy() {
+    let engine = EngineOptions {
+        num_pages: Some(256),
+        max_running_requests: 4,
+        max_prefill_tokens: 64,
+        ..EngineOptions::default()
+    };
+    let mut demo = Llm::load(&LlmOptions { engine, ..LlmOptions::default() }).unwrap();
+    let mut text = |temperature| {
+        let temperature = Some(temperature);
+        let params = LlmParams { max_tokens: Some(8), temperature, ..LlmParams::default() };
+        demo.generate(&["Once upon".into()], &params).unwrap().remove(0).text
+    };
+    let greedy = text(0.0);
+    assert!(!greedy.is_empty());
+    for temperature in [1e-45, 1e-30, 1e-6] {
+        assert_eq!(text(temperature), greedy, "{temperature}");
+    }
 }
 
 fn load(files: &[(&str, Value)], template: Option<&str>, eos: &[u32]) -> TextModel {
@@ -202,14 +269,27 @@ fn templates_are_found_wherever_they_are() {
 #[test]
 fn sampling_defaults_are_the_makers() {
     let defaults = |json: Value| load(&[("generation_config.json", json)], None, &[]).sampling;
-    let standard = SamplingDefaults { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
+    let standard = SamplingDefaults {
+        temperature: 1.0,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+    };
     assert_eq!(defaults(json!({})), standard);
     let given = json!({"temperature": 0.6, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1,
         "do_sample": true, "unknown": []});
-    let expected = SamplingDefaults { temperature: 0.6, top_p: 0.9, top_k: 20, min_p: 0.0 };
+    let expected = SamplingDefaults {
+        temperature: 0.6,
+        top_p: 0.9,
+        top_k: 20,
+        min_p: 0.0,
+        repetition_penalty: 1.1,
+    };
     assert_eq!(defaults(given), expected);
     // What makes no sense is left out.
-    let nonsense = json!({"temperature": -1, "top_p": 0, "top_k": -1, "min_p": 3});
+    let nonsense = json!({"temperature": -1, "top_p": 0, "top_k": -1, "min_p": 3,
+        "repetition_penalty": 0});
     assert_eq!(defaults(nonsense), standard);
 }
 

@@ -1,8 +1,9 @@
 //! What comes out of the endpoints that generate, byte by byte.
 
+use minisgl_server::text::TextModel;
 use serde_json::{Value, json};
 
-use crate::fixture::Random;
+use crate::fixture::{Random, VOCAB_SIZE, byte_fallback_tokenizer, write_model};
 use crate::server::{MODEL, Server, Setup};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -455,4 +456,20 @@ async fn sixty_four_streams_at_once() {
         client.await.unwrap();
     }
     server.quiet().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn special_tokens_around_a_prompt_can_be_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [("tokenizer.json", byte_fallback_tokenizer())];
+    let checkpoint = write_model(folder.path(), &files);
+    let text = TextModel::load(&checkpoint, None, &[], VOCAB_SIZE, 512).unwrap();
+    let server = Setup { text: Some(text), ..Setup::default() }.start().await;
+    let mut tokens = Vec::new();
+    for special in [json!(null), json!(true), json!(false)] {
+        let body = json!({"prompt": "a", "max_tokens": 1, "add_special_tokens": special});
+        let json = server.post(COMPLETIONS, &body).await.json();
+        tokens.push(json["usage"]["prompt_tokens"].as_u64().unwrap());
+    }
+    assert_eq!(tokens, [2, 2, 1], "with and without the BOS token");
 }

@@ -68,20 +68,37 @@ async fn fields_that_are_wrong_or_do_nothing_here() {
         ("stream_options", json!({})),
         ("ignore_eos", json!(1)),
         ("skip_special_tokens", json!("no")),
-        ("presence_penalty", json!(0.5)),
-        ("frequency_penalty", json!(-1)),
-        ("repetition_penalty", json!(1.1)),
-        ("logit_bias", json!({"5": 100})),
+        ("presence_penalty", json!(2.01)),
+        ("presence_penalty", json!("much")),
+        ("frequency_penalty", json!(-2.5)),
+        ("frequency_penalty", json!([])),
+        ("repetition_penalty", json!(0)),
+        ("repetition_penalty", json!(-1)),
+        ("repetition_penalty", json!(2.1)),
+        ("logit_bias", json!({"5": 100.5})),
+        ("logit_bias", json!({"5": "x"})),
+        ("logit_bias", json!({"100000": 1})),
+        ("logit_bias", json!({"-1": 1})),
+        ("logit_bias", json!({"five": 1})),
+        ("logit_bias", json!([5])),
+        ("logit_bias", (0..1025).map(|id| (id.to_string(), json!(1))).collect()),
+        ("min_tokens", json!(-1)),
+        ("min_tokens", json!(1.5)),
         ("response_format", json!({"type": "json_object"})),
         ("tools", json!([{"type": "function"}])),
         ("tool_choice", json!("required")),
-        ("min_tokens", json!(3)),
         ("cache_salt", json!("x")),
         ("modalities", json!(["audio"])),
         ("guided_json", json!({})),
         ("chat_template", json!("{{ 1 }}")),
         ("prompt_logprobs", json!(1)),
         ("use_beam_search", json!(true)),
+        ("allowed_token_ids", json!([5])),
+        ("logits_processors", json!(["x"])),
+        ("return_token_ids", json!(true)),
+        ("stop_regex", json!("a+")),
+        ("prompt_embeds", json!("x")),
+        ("lora_path", json!("x")),
     ];
     for (field, value) in cases {
         for (path, mut body) in [
@@ -95,6 +112,27 @@ async fn fields_that_are_wrong_or_do_nothing_here() {
         }
     }
     server.canary().await;
+    server.quiet().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_allowed_is_said() {
+    let server = Server::start().await;
+    let cases: &[(&str, Value, &str)] = &[
+        ("presence_penalty", json!(3), "a number from -2 to 2"),
+        ("repetition_penalty", json!(0.001), "a number from 0.01 to 2"),
+        ("logit_bias", json!({"5": 101}), "at most 1024 token ids with numbers from -100 to 100"),
+        ("logit_bias", json!({"3": 1, "320": 1}), "names the token 320; ids are below 320"),
+        ("min_tokens", json!(10), "at most the 9 of `max_tokens`"),
+    ];
+    for (field, value, expected) in cases {
+        let mut body = json!({"prompt": "a", "max_tokens": 9});
+        body[*field] = value.clone();
+        let response = server.post(COMPLETIONS, &body).await;
+        check(&response, 400, Some(field), None, &format!("{field} {value}"));
+        let text = response.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(text.contains(expected), "{text}");
+    }
     server.quiet().await;
 }
 
@@ -129,6 +167,7 @@ async fn chats_that_are_wrong() {
         (json!({"messages": message, "logprobs": true, "top_logprobs": -1}), "top_logprobs"),
         (json!({"messages": message, "max_completion_tokens": 0}), "max_completion_tokens"),
         (json!({"messages": message, "echo": true}), "echo"),
+        (json!({"messages": message, "add_special_tokens": true}), "add_special_tokens"),
         (
             json!({"messages": message, "chat_template_kwargs": {"messages": "x"}}),
             "chat_template_kwargs",
@@ -150,6 +189,62 @@ async fn chats_that_are_wrong() {
         server.canary().await;
     }
     server.quiet().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_that_other_endpoints_have() {
+    let server = Server::start().await;
+    let stream = |options: Value| json!({"prompt": "a", "stream": true, "stream_options": options});
+    let chat = |field: &str, value: Value| {
+        let mut body = json!({"messages": [{"role": "user", "content": "a"}]});
+        body[field] = value;
+        body
+    };
+    let generate = |field: &str, value: Value| {
+        let mut body = json!({"prompt": "a", "max_tokens": 1});
+        body[field] = value;
+        body
+    };
+    for (path, body, param) in [
+        ("/tokenize", chat("add_generation_prompt", json!(false)), "add_generation_prompt"),
+        ("/tokenize", chat("continue_final_message", json!(true)), "continue_final_message"),
+        ("/tokenize", chat("add_special_tokens", json!(true)), "add_special_tokens"),
+        ("/tokenize", chat("return_token_strs", json!(true)), "return_token_strs"),
+        ("/tokenize", chat("tools", json!([{}])), "tools"),
+        ("/tokenize", chat("prompt", json!("a")), "messages"),
+        (COMPLETIONS, stream(json!({"continuous_usage_stats": true})), "stream_options"),
+        (COMPLETIONS, stream(json!({"include_usage": 1})), "stream_options"),
+        ("/generate", generate("temperature", json!(0.7)), "temperature"),
+        ("/generate", generate("top_k", json!(5)), "top_k"),
+        ("/generate", generate("n", json!(2)), "n"),
+        ("/generate", generate("stop", json!("x")), "stop"),
+        ("/generate", generate("stream", json!(false)), "stream"),
+        ("/generate", generate("logprobs", json!(1)), "logprobs"),
+        ("/generate", generate("tools", json!([{}])), "tools"),
+        ("/generate", generate("presence_penalty", json!(1)), "presence_penalty"),
+        ("/generate", generate("logit_bias", json!({"1": 1})), "logit_bias"),
+    ] {
+        let response = server.post(path, &body).await;
+        check(&response, 400, Some(param), None, &format!("{path} {body}"));
+    }
+    for (path, body) in [
+        ("/tokenize", chat("add_generation_prompt", json!(true))),
+        ("/tokenize", chat("add_special_tokens", json!(false))),
+        ("/tokenize", json!({"prompt": "a", "messages": null, "return_token_strs": false})),
+        (COMPLETIONS, stream(json!({"continuous_usage_stats": false, "include_usage": null}))),
+        (COMPLETIONS, stream(json!({"include_obfuscation": false}))),
+        ("/generate", generate("temperature", json!(0))),
+        ("/generate", generate("stream", json!(true))),
+        ("/generate", generate("model", json!(MODEL))),
+    ] {
+        assert_eq!(server.post(path, &body).await.status(), 200, "{path} {body}");
+    }
+    let body = json!({"prompt": "a", "unknown": 1});
+    assert_eq!(server.post("/tokenize", &body).await.status(), 200);
+    assert_eq!(server.metric("minisgl_unknown_fields_total").await, 1);
+    let body = generate("model", json!("other"));
+    let response = server.post("/generate", &body).await;
+    check(&response, 404, Some("model"), Some("model_not_found"), "another model");
 }
 
 #[tokio::test(flavor = "multi_thread")]

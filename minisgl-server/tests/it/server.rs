@@ -1,16 +1,21 @@
 //! A server in this process: the real API and sockets, the simulator in the place of a model.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
+use minisgl_model::{DeviceChoice, EngineOptions};
 use minisgl_sched::sim::{self, SimExecutor};
 use minisgl_sched::{
     Driver, Executor, FinishReason, Request, RequestId, SamplingParams, Scheduler, SchedulerConfig,
     StepOutput, StepPlan, Ticket,
 };
 use minisgl_server::api::{Api, ApiOptions};
+use minisgl_server::demo;
 use minisgl_server::engine::{self, Engine, EngineConfig};
 use minisgl_server::http::{self, BoundAddress, HttpLimits};
+use minisgl_server::llm::{self, Silent};
 use minisgl_server::text::TextModel;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
@@ -40,10 +45,7 @@ impl Default for Setup {
             SchedulerConfig { num_pages: 4096, max_seq_len: 512, ..SchedulerConfig::default() };
         Self {
             scheduler,
-            engine: EngineConfig {
-                max_open_requests: 256,
-                step_timeout: EngineConfig::DEFAULT_STEP_TIMEOUT,
-            },
+            engine: EngineConfig { max_open_requests: 256, step_timeout: Duration::from_secs(300) },
             api_key: None,
             max_body_bytes: 64 << 10,
             limits: HttpLimits::default(),
@@ -64,9 +66,8 @@ pub(crate) struct Server {
 }
 
 impl Setup {
-    pub(crate) async fn start(self) -> Server {
-        let text = self.text.unwrap_or_else(|| text_model(self.scheduler.max_seq_len));
-        let text = Arc::new(text);
+    pub(crate) async fn start(mut self) -> Server {
+        let text = self.text.take().unwrap_or_else(|| text_model(self.scheduler.max_seq_len));
         let mut sim = SimExecutor::new(&self.scheduler, SEED);
         if let Some(samples) = self.not_finite_every {
             sim = sim.with_not_finite_every(samples);
@@ -74,6 +75,31 @@ impl Setup {
         let gate = Gate::default();
         let executor = GatedExecutor { sim, gate: gate.clone() };
         let driver = Driver::new(Scheduler::new(self.scheduler).unwrap(), executor, true);
+        self.serve(driver, gate, text).await
+    }
+
+    /// With the demo model in the place of the simulator.
+    pub(crate) async fn start_demo(self, change: impl FnOnce(&mut TextModel)) -> Server {
+        let options = EngineOptions {
+            device: DeviceChoice::Cpu,
+            cpu_threads: Some(NonZeroUsize::MIN),
+            num_pages: Some(4096),
+            ..EngineOptions::default()
+        };
+        let (group, mut text) =
+            llm::load_model(&demo::checkpoint(), &options, None, &Silent).unwrap();
+        change(&mut text);
+        let scheduler = Scheduler::new(group.limits().scheduler).unwrap();
+        self.serve(Driver::new(scheduler, group, true), Gate::default(), text).await
+    }
+
+    async fn serve<E: Executor + Send + 'static>(
+        self,
+        driver: Driver<E>,
+        gate: Gate,
+        text: TextModel,
+    ) -> Server {
+        let text = Arc::new(text);
         let (engine, ended) = engine::start(driver, self.engine).unwrap();
         let options = ApiOptions {
             model_name: MODEL.to_owned(),
@@ -167,6 +193,7 @@ impl Server {
             max_tokens,
             stop_token_ids: if ignore_eos { [].into() } else { [EOS].into() },
             sampling: SamplingParams { seed: seed as u64, ..SamplingParams::GREEDY },
+            adjustments: None,
         };
         let (mut tokens, reason) = sim::expected(&request, SEED, None);
         let completion_tokens = tokens.len();

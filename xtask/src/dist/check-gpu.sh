@@ -124,6 +124,19 @@ for count in 1 2 4 8; do
             env MINISGL_TEST_CUDA="$count" "$model" --test-threads=1 golden:: gpu:: sampling::
     fi
 done
+# Two processes as nodes, each with its own GPU; or with one GPU in common, which NCCL takes from 2.30.
+nccl=$(./minisgl doctor | sed -n 's/^ok  NCCL  *2\.\([0-9]*\)\..*/\1/p')
+if [ "$gpus" -ge 2 ]; then
+    check nodes "nodes with a GPU each, through NCCL" \
+        env MINISGL_TEST_CUDA=2 "$model" --test-threads=1 gpu_nodes::
+elif [ "${nccl:-0}" -ge 30 ]; then
+    check nodes "nodes that share a GPU, through NCCL" \
+        env MINISGL_TEST_CUDA=1 "$model" --test-threads=1 gpu_nodes::
+else
+    row "nodes with a GPU each, through NCCL" "not run: two GPUs, or NCCL 2.30" 0
+fi
+check faults "ranks that break, while a GPU waits for them" \
+    env MINISGL_TEST_CUDA=1 checks/minisgl-model-faults --test-threads=1 group::
 if [ "$sanitize" = yes ]; then
     if command -v compute-sanitizer >/dev/null; then
         for tool in memcheck racecheck; do

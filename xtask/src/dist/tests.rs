@@ -58,7 +58,7 @@ impl Made {
         let server =
             format!("#!/bin/sh\ncase $1 in\ndoctor) :\n{doctor};;\nbench) {bench};;\nesac\n");
         fs::create_dir(folder.path().join("checks")).unwrap();
-        let programs = CHECKS.iter().map(|package| (format!("checks/{package}"), suite));
+        let programs = CHECKS.iter().map(|(name, _)| (format!("checks/{name}"), suite));
         for (name, text) in programs
             .chain([("minisgl".to_owned(), &*server), ("check-gpu.sh".to_owned(), SCRIPT.1)])
         {
@@ -99,6 +99,7 @@ fn the_script_is_content_if_all_checks_pass_and_shows_the_best_rounds() {
     for part in [
         "golden and CPU against GPU, to tp 2",
         "7 tests passed",
+        "nodes with a GPU each, through NCCL",
         "Qwen3-14B, tp 2, offline",
         "18992 tok/s, 74 % of the floor",
         "812 tok/s, 34 % of the floor",
@@ -116,7 +117,7 @@ fn the_script_fails_with_a_check_without_a_gpu_and_for_an_unknown_option() {
     let nothing = "#!/bin/sh\necho 'test result: ok. 0 passed; 0 failed'\n";
     for suite in [broken, nothing] {
         let (content, table) = Made::new(1, suite, BENCH).run(&["--no-timings"]);
-        assert!(!content && table.contains("== 3 failure(s)"), "{table}");
+        assert!(!content && table.contains("== 4 failure(s)"), "{table}");
     }
     assert!(!Made::new(0, PASSES, BENCH).run(&[]).0);
     assert!(!Made::new(1, PASSES, BENCH).run(&["--fast"]).0);
@@ -127,6 +128,7 @@ fn what_a_gpu_lacks_is_no_failure_but_a_crash_is() {
     let bench = |says: &str| Made::new(1, PASSES, &format!("echo '{says}'; exit 1")).run(&[]);
     let (content, table) = bench("minisgl: --attn fa is not there");
     assert!(content && table.contains("no such kernels"), "{table}");
+    assert!(table.contains("not run: two GPUs, or NCCL 2.30"), "{table}");
     let (content, table) = bench("minisgl: not enough memory on GPU 0: 40 are needed");
     assert!(content && table.contains("too little memory"), "{table}");
     let (content, table) = bench("minisgl: rank 0 is gone");

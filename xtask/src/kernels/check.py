@@ -47,6 +47,8 @@ nothing = Rows(None, 0, 8, 8)
 refused("dtype is 7", library.msgl_add(7, some, some, None))
 refused("2 x 9", library.msgl_add(0, other, some, None))
 refused("element_bytes is 3", library.msgl_copy(3, some, some, None))
+refused("dtype is 7", library.msgl_quantize_rows(7, some, some, None, None))
+refused("2 x 9", library.msgl_quantize_rows(0, other, some, None, None))
 refused("0 parts", library.msgl_reduce_sum(0, None, 0, some, None))
 # No rows are no work, with or without a GPU.
 assert library.msgl_add(0, nothing, nothing, None) == 0

@@ -71,7 +71,7 @@ pub(super) const ALLOWED: Allowed = Allowed {
                 "ureq",
                 "uuid",
             ],
-            dev: &[],
+            dev: &["nix"],
         },
         AllowedIn { name: "xtask", normal: &["anyhow", "cargo_metadata", "clap"], dev: &[] },
     ],

@@ -5,21 +5,22 @@
 use std::ops::Range;
 
 use super::state::{BlockSoftmax, State};
+use super::stored::Stored;
 use super::{BLOCK, Problem, QueryTile, TILE_ROWS};
 use crate::cpu::dot;
 use crate::cpu::simd::{Kernel, Operand, Simd};
 use crate::rows::RowsMut;
 
 /// Some queries and some heads.
-pub(super) struct Part<'a, T> {
-    pub(super) problem: &'a Problem<'a, T>,
+pub(super) struct Part<'a, T, K> {
+    pub(super) problem: &'a Problem<'a, T, K>,
     pub(super) tiles: &'a [QueryTile],
     pub(super) kv_heads: Range<usize>,
     /// A row per token of `tiles`, the columns of the query heads of `kv_heads`.
     pub(super) out: RowsMut<'a, T>,
 }
 
-impl<T: Operand> Kernel for Part<'_, T> {
+impl<T: Operand, K: Stored<T>> Kernel for Part<'_, T, K> {
     type Output = ();
 
     #[inline(always)]
@@ -30,6 +31,9 @@ impl<T: Operand> Kernel for Part<'_, T> {
             |tile: &QueryTile| (TILE_ROWS / rows_per_head(tile)).clamp(1, self.kv_heads.len());
         let max_rows = self.tiles.iter().map(|tile| heads_per_pass(tile) * rows_per_head(tile));
         let mut state = State::new(max_rows.max().unwrap_or(0), problem.head_dim);
+        let max_columns = self.kv_heads.len() * problem.head_dim;
+        let room = if K::IS_WIDENED { 2 * BLOCK * max_columns } else { 0 };
+        let mut room = vec![T::default(); room];
         let mut first_row = 0;
         for tile in self.tiles {
             // Few queries take many heads at once, so that the pool is read in long stretches.
@@ -38,7 +42,7 @@ impl<T: Operand> Kernel for Part<'_, T> {
             while first_head < self.kv_heads.end {
                 let end_head = self.kv_heads.end.min(first_head + heads_per_pass);
                 let pass = Pass::new(problem, tile, first_head..end_head);
-                pass.attend(simd, &mut state);
+                pass.attend(simd, &mut state, &mut room);
                 let first_column = (first_head - self.kv_heads.start) * pass.q_columns();
                 for token in 0..tile.num_tokens {
                     let out = &mut self.out.row_mut(first_row + token)[first_column..];
@@ -53,8 +57,8 @@ impl<T: Operand> Kernel for Part<'_, T> {
 
 /// Neighbouring queries of a sequence and some heads. A row of the [`State`] is a query head of a
 /// token: rows count KV heads, tokens within a KV head, and query heads within a token.
-struct Pass<'a, T> {
-    problem: &'a Problem<'a, T>,
+struct Pass<'a, T, K> {
+    problem: &'a Problem<'a, T, K>,
     tile: &'a QueryTile,
     kv_heads: Range<usize>,
     /// The query of each row.
@@ -68,8 +72,8 @@ struct BlockRows<'a, T> {
     values: [&'a [T]; BLOCK],
 }
 
-impl<'a, T: Operand> Pass<'a, T> {
-    fn new(problem: &'a Problem<'a, T>, tile: &'a QueryTile, kv_heads: Range<usize>) -> Self {
+impl<'a, T: Operand, K: Stored<T>> Pass<'a, T, K> {
+    fn new(problem: &'a Problem<'a, T, K>, tile: &'a QueryTile, kv_heads: Range<usize>) -> Self {
         let Problem { q, group, head_dim, .. } = problem;
         let mut queries = Vec::with_capacity(kv_heads.len() * tile.num_tokens * group);
         for kv_head in kv_heads.clone() {
@@ -91,11 +95,11 @@ impl<'a, T: Operand> Pass<'a, T> {
     }
 
     #[inline(always)]
-    fn attend<S: Simd>(&self, simd: S, state: &mut State) {
+    fn attend<S: Simd>(&self, simd: S, state: &mut State, room: &mut [T]) {
         state.reset();
         let first_seen = self.first_seen(self.tile.first_position);
         for start in (first_seen / BLOCK * BLOCK..self.tile.end_position()).step_by(BLOCK) {
-            self.attend_block(simd, state, start);
+            self.attend_block(simd, state, start, room);
         }
     }
 
@@ -116,7 +120,7 @@ impl<'a, T: Operand> Pass<'a, T> {
     }
 
     #[inline(always)]
-    fn attend_block<S: Simd>(&self, simd: S, state: &mut State, start: usize) {
+    fn attend_block<S: Simd>(&self, simd: S, state: &mut State, start: usize, room: &mut [T]) {
         let positions = start..self.tile.end_position().min(start + BLOCK);
         let rows_per_head = self.rows_per_head();
         for row in 0..rows_per_head * self.kv_heads.len() {
@@ -127,7 +131,7 @@ impl<'a, T: Operand> Pass<'a, T> {
             state.visible[row] = clamp(self.first_seen(position)).min(end)..end;
         }
         let seen = state.visible[0].start..state.visible[rows_per_head - 1].end;
-        let block = self.block_rows(start, seen.clone());
+        let block = self.block_rows(start, seen.clone(), room);
 
         state.start_block();
         self.score(simd, state, &block, seen);
@@ -150,18 +154,29 @@ impl<'a, T: Operand> Pass<'a, T> {
     }
 
     /// The rows of the positions `seen` of the block at `start`. A sliding window may have left
-    /// the pages before behind: they are no longer the sequence's.
+    /// the pages before behind: they are no longer the sequence's. What is not stored as T is widened
+    /// to `room`.
     #[inline(always)]
-    fn block_rows(&self, start: usize, seen: Range<usize>) -> BlockRows<'a, T> {
+    fn block_rows<'r>(
+        &self,
+        start: usize,
+        seen: Range<usize>,
+        room: &'r mut [T],
+    ) -> BlockRows<'r, T>
+    where
+        'a: 'r,
+    {
         let Problem { k_pool, v_pool, page_table, page_size, head_dim, .. } = self.problem;
         let pages = page_table.row(self.tile.table_row);
         let columns = self.kv_heads.start * head_dim..self.kv_heads.end * head_dim;
         let mut rows = BlockRows { keys: [&[]; BLOCK], values: [&[]; BLOCK] };
+        let mut rooms = room.chunks_exact_mut(columns.len().max(1));
+        let mut next_room = || rooms.next().unwrap_or_default();
         for j in seen {
             let position = start + j;
             let slot = pages[position / page_size] as usize * page_size + position % page_size;
-            rows.keys[j] = &k_pool.row(slot)[columns.clone()];
-            rows.values[j] = &v_pool.row(slot)[columns.clone()];
+            rows.keys[j] = K::read(&k_pool.row(slot)[columns.clone()], next_room());
+            rows.values[j] = K::read(&v_pool.row(slot)[columns.clone()], next_room());
         }
         rows
     }
@@ -180,7 +195,7 @@ impl<'a, T: Operand> Pass<'a, T> {
         &self,
         simd: S,
         state: &mut State,
-        block: &BlockRows<'a, T>,
+        block: &BlockRows<'_, T>,
         seen: Range<usize>,
     ) {
         let mut j = seen.start;
@@ -202,7 +217,7 @@ impl<'a, T: Operand> Pass<'a, T> {
         &self,
         simd: S,
         state: &mut State,
-        block: &BlockRows<'a, T>,
+        block: &BlockRows<'_, T>,
         j: usize,
     ) {
         let rows_per_head = self.rows_per_head();

@@ -23,6 +23,8 @@ pub(super) struct Key {
     pub(super) strides: [i64; 3],
     /// Bytes that every address is a multiple of.
     pub(super) alignment: usize,
+    /// Whether the rows of `x` and `w` have scales that are multiplied in.
+    pub(super) has_scales: bool,
 }
 
 /// Everything cuBLASLt needs to know but the addresses.
@@ -38,6 +40,7 @@ pub(super) struct Descriptors {
     x: Layout,
     out: Layout,
     has_bias: bool,
+    has_scales: bool,
 }
 
 struct Multiply(sys::cublasLtMatmulDesc_t);
@@ -71,8 +74,8 @@ impl Drop for Preference {
 }
 
 impl Descriptors {
-    /// `bias` is any that will be used, if one will: the library looks at it when it guesses.
-    pub(super) fn new(key: &Key, bias_address: *const c_void) -> Result<Self, Error> {
+    /// `operands` are any that will be used: the library looks at some when it guesses.
+    pub(super) fn new(key: &Key, operands: Operands) -> Result<Self, Error> {
         let GemmShape { m, n, k, dtype, out_dtype, bias } = key.shape;
         let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
         let multiply = result::create_matmul_desc(compute, sys::cudaDataType_t::CUDA_R_32F);
@@ -83,7 +86,15 @@ impl Descriptors {
             use sys::cublasLtMatmulDescAttributes_t as Attribute;
             let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as i32;
             multiply.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)?;
-            multiply.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias_address)?;
+            multiply.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias)?;
+        }
+        if let Some(scales) = operands.scales.filter(|_| key.has_scales) {
+            use sys::cublasLtMatmulDescAttributes_t as Attribute;
+            let per_row =
+                sys::cublasLtMatmulMatrixScale_t::CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F as i32;
+            multiply.set(Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_MODE, per_row)?;
+            multiply.set(Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_MODE, per_row)?;
+            multiply.set_scales(scales)?;
         }
         let layout = |dtype, rows: usize, columns: usize, stride: i64| {
             // The stride of a single row may be anything in our layouts, but not in cuBLASLt's.
@@ -99,6 +110,7 @@ impl Descriptors {
             x: layout(dtype, k, m, x_stride)?,
             out: layout(out_dtype, n, m, out_stride)?,
             has_bias: bias,
+            has_scales: key.has_scales,
         })
     }
 
@@ -197,6 +209,9 @@ impl Descriptors {
             let pointer = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
             self.multiply.set(pointer, operands.bias)?;
         }
+        if let Some(scales) = operands.scales.filter(|_| self.has_scales) {
+            self.multiply.set_scales(scales)?;
+        }
         let (one, zero) = (1f32, 0f32);
         // SAFETY: all descriptors live and describe memory of the device, which the views of the
         // op keep; alpha and beta are read before the call returns.
@@ -231,9 +246,9 @@ impl Plan {
         key: &Key,
         workspace_bytes: usize,
         tuned: Option<&sys::cublasLtMatmulAlgo_t>,
-        bias: *const c_void,
+        operands: Operands,
     ) -> Result<Self, Error> {
-        let descriptors = Descriptors::new(key, bias)?;
+        let descriptors = Descriptors::new(key, operands)?;
         let tuned = tuned.filter(|tuned| descriptors.accepts(handle, tuned, workspace_bytes));
         let algorithm = match tuned {
             Some(tuned) => *tuned,
@@ -254,6 +269,13 @@ impl Plan {
 }
 
 impl Multiply {
+    /// The scales of the rows of `x` (the library's B) and of `w` (its A).
+    fn set_scales(&self, [x, w]: [*const c_void; 2]) -> Result<(), Error> {
+        use sys::cublasLtMatmulDescAttributes_t as Attribute;
+        self.set(Attribute::CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, w)?;
+        self.set(Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, x)
+    }
+
     fn set<T>(
         &self,
         attribute: sys::cublasLtMatmulDescAttributes_t,

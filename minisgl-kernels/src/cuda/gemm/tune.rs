@@ -10,7 +10,7 @@ use cudarc::cublaslt::sys;
 use cudarc::driver;
 
 use super::plan::{Descriptors, Key};
-use super::{MAX_ALIGNMENT, Operands};
+use super::{MAX_ALIGNMENT, Operands, fp8};
 use crate::cuda::device::{CudaDevice, failed};
 use crate::cuda::event::CudaEvent;
 use crate::cuda::memory::CudaBuffer;
@@ -46,10 +46,17 @@ struct Bench {
     x: usize,
     bias: usize,
     out: usize,
+    /// Of the rows of `x` and of `w`, if they have any.
+    scales: Option<[usize; 2]>,
 }
 
 impl Bench {
-    fn new(device: &CudaDevice, shape: &GemmShape, stream: &CudaStream) -> Result<Self, Error> {
+    fn new(
+        device: &CudaDevice,
+        shape: &GemmShape,
+        has_scales: bool,
+        stream: &CudaStream,
+    ) -> Result<Self, Error> {
         let GemmShape { m, n, k, dtype, out_dtype, .. } = *shape;
         let size =
             |elements: usize, dtype: DType| (elements * dtype.size_bytes()).next_multiple_of(256);
@@ -58,7 +65,9 @@ impl Bench {
         let x = w_bytes * num_copies;
         let bias = x + size(m * k, dtype);
         let out = bias + size(n, dtype);
-        let total = out + size(m * n, out_dtype);
+        let x_scales = out + size(m * n, out_dtype);
+        let w_scales = x_scales + if has_scales { size(m, DType::F32) } else { 0 };
+        let total = w_scales + if has_scales { size(n, DType::F32) } else { 0 };
         let memory = CudaBuffer::new(device, total)?;
         // SAFETY: inside the memory, which is ours; the stream is live.
         unsafe {
@@ -66,7 +75,8 @@ impl Bench {
         }
         .result()
         .map_err(failed("filling memory of a GPU"))?;
-        Ok(Self { memory, w_bytes, num_copies, x, bias, out })
+        let scales = has_scales.then_some([x_scales, w_scales]);
+        Ok(Self { memory, w_bytes, num_copies, x, bias, out, scales })
     }
 
     fn operands(&self, copy: usize) -> Operands {
@@ -76,6 +86,7 @@ impl Bench {
             w: at(self.w_bytes * (copy % self.num_copies)),
             bias: at(self.bias),
             out: at(self.out),
+            scales: self.scales.map(|scales| scales.map(|offset| at(offset).cast_const())),
         }
     }
 }
@@ -85,11 +96,12 @@ pub(crate) fn tune(stream: &CudaStream, shape: &GemmShape) -> Result<Tuned, Erro
     stream.refuse_while_capturing("tuning a gemm")?;
     let device = stream.device();
     device.make_current()?;
-    let bench = Bench::new(device, shape, stream)?;
+    let has_scales = shape.dtype == DType::F8E4M3 && fp8::has_row_scales(device);
+    let bench = Bench::new(device, shape, has_scales, stream)?;
     let workspace = stream.workspace()?;
     let strides = [shape.k, shape.k, shape.n].map(|stride| stride as i64);
-    let key = Key { shape: *shape, strides, alignment: MAX_ALIGNMENT };
-    let descriptors = Descriptors::new(&key, bench.operands(0).bias)?;
+    let key = Key { shape: *shape, strides, alignment: MAX_ALIGNMENT, has_scales };
+    let descriptors = Descriptors::new(&key, bench.operands(0))?;
     let (start, end) = (CudaEvent::new(device, true)?, CudaEvent::new(device, true)?);
     let mut gemms = device.gemms();
     let handle = gemms.handle()?;
@@ -172,7 +184,9 @@ fn parse(line: &str) -> Option<(GemmShape, [u64; 8])> {
     let words: Vec<&str> = line.split(' ').collect();
     let [m, n, k, dtype, out_dtype, bias, data @ ..] = words.as_slice() else { return None };
     let size = |text: &str| text.parse::<usize>().ok();
-    let float = |name: &str| [DType::F32, DType::Bf16].into_iter().find(|d| d.name() == name);
+    let float = |name: &str| {
+        [DType::F32, DType::Bf16, DType::F8E4M3].into_iter().find(|dtype| dtype.name() == name)
+    };
     let shape = GemmShape {
         m: size(m)?,
         n: size(n)?,
@@ -196,6 +210,8 @@ mod tests {
         assert_eq!((shape.m, shape.n, shape.k, shape.bias), (1, 4096, 512, true));
         assert_eq!((shape.dtype, shape.out_dtype), (DType::Bf16, DType::F32));
         assert_eq!(data, [1, 2, 3, 4, 5, 6, 7, 255]);
+        let (shape, _) = parse("8 64 512 float8_e4m3fn bfloat16 0 1 2 3 4 5 6 7 8").unwrap();
+        assert_eq!((shape.dtype, shape.out_dtype), (DType::F8E4M3, DType::Bf16));
         for bad in ["", "1 2 3", "1 4 5 bfloat16 int32 1 1 2 3 4 5 6 7 8"] {
             assert!(parse(bad).is_none(), "{bad}");
         }

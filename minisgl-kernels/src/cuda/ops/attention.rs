@@ -33,6 +33,7 @@ fn args(
         max_pages: page_table.row_len,
         page_table_stride: page_table.stride,
         page_size: small(kv.page_size),
+        kv_dtype: code(kv.k_pool.dtype()),
         rows: call.elements("rows", batch.rows)?,
         cu_seqlens_q: call.elements("cu_seqlens_q", batch.cu_seqlens_q)?,
         kv_lens: call.elements("kv_lens", batch.kv_lens)?,
@@ -87,6 +88,7 @@ fn config_of(config: &AttentionConfig) -> sys::AttentionConfig {
     sys::AttentionConfig {
         backend,
         dtype: code(config.dtype),
+        kv_dtype: code(config.kv_dtype),
         num_q_heads: small(config.num_q_heads),
         num_kv_heads: small(config.num_kv_heads),
         head_dim: small(config.head_dim),

@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use crate::cuda::call::{Call, code};
 use crate::cuda::stream::CudaStream;
 use crate::ops::{KvStore, QkNorm};
-use crate::{Error, View, ViewMut};
+use crate::{DType, Error, View, ViewMut};
 
 pub(crate) fn rms_norm(
     stream: &CudaStream,
@@ -152,12 +152,18 @@ pub(crate) fn store_kv(
     let call = Call::new("store_kv", stream)?;
     let (k_rows, v_rows) = (call.rows("k", k)?, call.rows("v", v)?);
     let slots = call.elements("slots", slots)?;
+    let k_pool_dtype = k_pool.dtype();
     let k_pool = call.rows_mut("k_pool", &mut k_pool)?;
     let v_pool = call.rows_mut("v_pool", &mut v_pool)?;
     if k.num_elements() == 0 {
         return Ok(());
     }
-    let (dtype, store_kv) = (code(k.dtype()), call.functions().msgl_store_kv);
+    let functions = call.functions();
+    let store_kv = match k_pool_dtype {
+        DType::F8E4M3 => functions.msgl_store_kv_fp8,
+        _ => functions.msgl_store_kv,
+    };
+    let dtype = code(k.dtype());
     // SAFETY: the op has checked the shapes; the kernel checks the slots.
     call.done(unsafe { store_kv(dtype, k_rows, v_rows, slots, k_pool, v_pool, call.stream()) })
 }
@@ -177,6 +183,11 @@ pub(crate) fn qk_norm_rope_store(
     let q_rows = call.rows_mut("q", &mut q)?;
     let (k_rows, v_rows) = (call.rows("k", k)?, call.rows("v", store.v)?);
     let slots = call.elements("slots", store.slots)?;
+    let functions = call.functions();
+    let rope_store = match store.k_pool.dtype() {
+        DType::F8E4M3 => functions.msgl_qk_norm_rope_store_fp8,
+        _ => functions.msgl_qk_norm_rope_store,
+    };
     let k_pool = call.rows_mut("k_pool", &mut store.k_pool)?;
     let v_pool = call.rows_mut("v_pool", &mut store.v_pool)?;
     if q.num_elements() == 0 && k.num_elements() == 0 {
@@ -185,7 +196,7 @@ pub(crate) fn qk_norm_rope_store(
     let Rotation { q_weight, k_weight, eps, .. } = rotation;
     // SAFETY: the op has checked the shapes; the kernel checks the positions and slots.
     call.done(unsafe {
-        (call.functions().msgl_qk_norm_rope_store)(
+        rope_store(
             dtype,
             q_rows,
             k_rows,

@@ -1,6 +1,6 @@
 //! The declarations against the header they follow.
 
-use super::{ABI_VERSION, BF16, F32, MAX_PEERS, SIGNATURES};
+use super::{ABI_VERSION, BF16, F8E4M3, F32, MAX_PEERS, SIGNATURES};
 
 const HEADER: &str = include_str!("../../../csrc/minisgl_kernels.h");
 
@@ -84,6 +84,7 @@ fn constants_are_those_of_the_header() {
     assert_eq!(constant("MSGL_ABI_VERSION"), ABI_VERSION);
     assert_eq!(constant("MSGL_F32"), F32);
     assert_eq!(constant("MSGL_BF16"), BF16);
+    assert_eq!(constant("MSGL_F8E4M3"), F8E4M3);
     assert_eq!(constant("MSGL_ATTENTION_FI"), super::ATTENTION_FI);
     assert_eq!(constant("MSGL_ATTENTION_FA"), super::ATTENTION_FA);
     assert_eq!(constant("MSGL_ATTENTION_NATIVE"), super::ATTENTION_NATIVE);
@@ -95,6 +96,6 @@ fn structs_have_the_sizes_of_c() {
     // On the 64-bit machines CUDA runs on, counted by hand from the header.
     assert_eq!(size_of::<super::Rows>(), 32);
     assert_eq!(size_of::<super::AttentionArgs>(), 2 * 8 + 8 + 8 + 3 * 8 + 8 + 3 * 8 + 6 * 4);
-    assert_eq!(size_of::<super::AttentionConfig>(), 7 * 4 + 4 + 2 * 8);
+    assert_eq!(size_of::<super::AttentionConfig>(), 8 * 4 + 2 * 8);
     assert_eq!(size_of::<super::Peers>(), 2 * 4 + 8 * 8 + 8 * 8 + 8 + 8);
 }

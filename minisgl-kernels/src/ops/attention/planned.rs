@@ -28,8 +28,10 @@ pub enum AttentionBackend {
 pub struct AttentionConfig {
     /// Who computes.
     pub backend: AttentionBackend,
-    /// Of queries, keys, values and outputs.
+    /// Of queries and outputs.
     pub dtype: DType,
+    /// Of keys and values in the pool: `dtype`, or 8-bit floats.
+    pub kv_dtype: DType,
     /// A multiple of `num_kv_heads`.
     pub num_q_heads: usize,
     /// At least 1.
@@ -217,10 +219,10 @@ impl Attention {
     }
 
     fn check_kv(&self, kv: PagedKv<'_>) -> Result<(), Error> {
-        let AttentionConfig { dtype, num_kv_heads, head_dim, page_size, .. } = self.config;
+        let AttentionConfig { kv_dtype, num_kv_heads, head_dim, page_size, .. } = self.config;
         let [num_slots, _, _] = CHECK.dims("k_pool", kv.k_pool)?;
-        CHECK.tensor("k_pool", kv.k_pool, dtype, [num_slots, num_kv_heads, head_dim])?;
-        CHECK.tensor("v_pool", kv.v_pool, dtype, [num_slots, num_kv_heads, head_dim])?;
+        CHECK.tensor("k_pool", kv.k_pool, kv_dtype, [num_slots, num_kv_heads, head_dim])?;
+        CHECK.tensor("v_pool", kv.v_pool, kv_dtype, [num_slots, num_kv_heads, head_dim])?;
         let [num_rows, max_pages] = CHECK.dims("page_table", kv.page_table)?;
         CHECK.tensor("page_table", kv.page_table, DType::I32, [num_rows, max_pages])?;
         if kv.page_size != page_size {
@@ -241,6 +243,11 @@ impl AttentionConfig {
         if !matches!(self.dtype, DType::F32 | DType::Bf16) {
             let (op, argument, expected) = ("attention", "dtype", "float32 or bfloat16");
             return Err(Error::DType { op, argument, got: self.dtype, expected });
+        }
+        if self.kv_dtype != self.dtype && self.kv_dtype != DType::F8E4M3 {
+            let (op, argument) = ("attention", "kv_dtype");
+            let expected = "the dtype of queries, or float8_e4m3fn";
+            return Err(Error::DType { op, argument, got: self.kv_dtype, expected });
         }
         if self.num_kv_heads == 0 || !self.num_q_heads.is_multiple_of(self.num_kv_heads) {
             let allowed = "a multiple of the number of kv heads";

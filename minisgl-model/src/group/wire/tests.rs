@@ -11,6 +11,17 @@ fn plan() -> StepPlan {
         seed: u64::MAX,
         logprobs: Some(5),
     };
+    let first = FirstAdjusting {
+        adjustments: Arc::new(Adjustments {
+            repetition_penalty: 1.25,
+            frequency_penalty: -2.0,
+            presence_penalty: 0.5,
+            logit_bias: vec![(151_935, -100.0), (0, 1.5)],
+            min_tokens: 3,
+        }),
+        prompt: TokenSet::of(&[5, 64]),
+        held_back: [2, 151_645].into(),
+    };
     StepPlan {
         step: StepId(1 << 40),
         table_updates: vec![
@@ -24,6 +35,7 @@ fn plan() -> StepPlan {
                 start: 12_345,
                 input: InputTokens::Sampled,
                 sampling: Some(sampling),
+                adjusting: Some(Adjusting::Next),
             },
             SequencePlan {
                 request: RequestId(2),
@@ -31,6 +43,7 @@ fn plan() -> StepPlan {
                 start: 0,
                 input: InputTokens::Host(vec![1, 2, 151_935]),
                 sampling: None,
+                adjusting: None,
             },
             SequencePlan {
                 request: RequestId(3),
@@ -38,6 +51,7 @@ fn plan() -> StepPlan {
                 start: 1,
                 input: InputTokens::Host(vec![9]),
                 sampling: Some(SamplingParams::GREEDY),
+                adjusting: Some(Adjusting::First(Box::new(first))),
             },
         ],
     }
@@ -51,6 +65,7 @@ fn messages() -> Vec<Message> {
         Message::Ready { rank: 63 },
         Message::Plan(empty),
         Message::Plan(plan()),
+        Message::NcclId(std::array::from_fn(|i| i as u8)),
     ]
 }
 
@@ -86,4 +101,22 @@ fn no_byte_out_of_place_makes_it_panic_or_take_more_memory_than_there_are_bytes(
             }
         }
     }
+}
+
+#[test]
+fn more_than_a_rank_has_room_for_is_none() {
+    let with = |num_biased: usize, num_held_back: usize| {
+        let mut plan = plan();
+        let logit_bias = (0..num_biased as u32).map(|id| (id, 1.0)).collect();
+        let first = FirstAdjusting {
+            adjustments: Arc::new(Adjustments { logit_bias, ..Adjustments::NONE }),
+            prompt: TokenSet::default(),
+            held_back: (0..num_held_back as u32).collect(),
+        };
+        plan.sequences[2].adjusting = Some(Adjusting::First(Box::new(first)));
+        Message::decode(&Message::Plan(plan).encode())
+    };
+    assert!(with(MAX_LOGIT_BIAS, MAX_HELD_BACK).is_some());
+    assert_eq!(with(MAX_LOGIT_BIAS + 1, 0), None);
+    assert_eq!(with(0, MAX_HELD_BACK + 1), None);
 }
