@@ -10,6 +10,7 @@ use crate::workspace::{Workspace, command_line};
 
 /// Endings of files that a crate may ship.
 const ENDINGS: &[&str] = &[
+    "c",
     "cu",
     "cuh",
     "h",
