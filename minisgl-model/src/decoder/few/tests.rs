@@ -41,7 +41,7 @@ fn load(case: &str, max_few: usize) -> (Stream, Decoder, KvPool) {
     let device = Device::cpu(NonZeroUsize::MIN).unwrap();
     let stream = device.new_stream().unwrap();
     let source = Source::Files(SafetensorsFiles::open(&checkpoint).unwrap());
-    let loader = Loader::new(&source, &stream, DType::F32, &|_| {});
+    let loader = Loader::new(&source, &stream, DType::F32, &|_| Ok(()));
     let geometry = Geometry::new(&config, &shard, DType::F32);
     let layout = KvLayout {
         num_layers: config.num_layers,
@@ -74,6 +74,7 @@ fn logits(engine: &mut Engine, steps: &[&[(u32, &[u32])]]) -> Vec<Vec<f32>> {
                 start,
                 input: InputTokens::Host(tokens.to_vec()),
                 sampling: Some(SamplingParams::GREEDY),
+                adjusting: None,
             }
         });
         let sequences: Vec<_> = sequences.collect();
