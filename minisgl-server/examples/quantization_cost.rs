@@ -3,7 +3,8 @@
 //!
 //! `python minisgl-server/demo-model/train/corpus.py --out FOLDER --train 10 --test 300`, then
 //! `cargo run --release -p minisgl-server --example quantization_cost -- FOLDER/test.jsonl [MODEL]`
-//! with a model in a folder in place of the demo model.
+//! with a model in a folder in place of the demo model. Without a file it reads one answer, which shows
+//! how it works and says nothing about accuracy.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -28,6 +29,12 @@ const NUM_TEXTS: usize = 150;
 /// Most likely tokens that are known of each step.
 const NUM_TOP: u32 = 20;
 
+/// What is read if no file is named.
+const SAMPLE: &str = r#"{"messages": [
+    {"role": "user", "content": "What is a prefix cache?"},
+    {"role": "assistant", "content": "With a prefix cache, requests that share the same first tokens, such as a system message, compute it only once."}
+]}"#;
+
 /// A question with its answer.
 struct Text {
     tokens: Vec<TokenId>,
@@ -37,12 +44,14 @@ struct Text {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let file = arguments.next().ok_or("which file of texts? See the top of this example")?;
+    let lines = match arguments.next() {
+        Some(file) => std::fs::read_to_string(file)?,
+        None => SAMPLE.replace('\n', ""),
+    };
     let model = match arguments.next() {
         Some(folder) => Checkpoint::folder(&folder)?,
         None => demo::checkpoint(),
     };
-    let lines = std::fs::read_to_string(file)?;
     let mut reference: Vec<TokenLogprobs> = Vec::new();
     println!("| weights | keys and values | perplexity | mean difference | largest | same first |");
     println!("|---|---|---|---|---|---|");

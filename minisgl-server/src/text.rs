@@ -279,14 +279,23 @@ impl GenerationConfig {
         let in_range = |value: Option<f32>, range: RangeInclusive<f32>, default| {
             value.filter(|value| range.contains(value)).unwrap_or(default)
         };
+        let repetition_penalty = self.repetition_penalty.filter(|penalty| {
+            let is_allowed = REPETITION_PENALTIES.contains(penalty);
+            if !is_allowed {
+                let (least, most) = (REPETITION_PENALTIES.start(), REPETITION_PENALTIES.end());
+                tracing::warn!(
+                    "generation_config.json asks for repetition_penalty {penalty}; {least} to {most} \
+                     is allowed: outputs are sampled without it"
+                );
+            }
+            is_allowed
+        });
         SamplingDefaults {
             temperature: in_range(self.temperature, 0.0..=2.0, default.temperature),
             top_p: in_range(self.top_p, f32::MIN_POSITIVE..=1.0, default.top_p),
             top_k: self.top_k.and_then(|k| u32::try_from(k).ok()).unwrap_or(default.top_k),
             min_p: in_range(self.min_p, 0.0..=1.0, default.min_p),
-            repetition_penalty: self
-                .repetition_penalty
-                .filter(|penalty| REPETITION_PENALTIES.contains(penalty))
+            repetition_penalty: repetition_penalty
                 .map_or(default.repetition_penalty, |penalty| penalty as f32),
         }
     }

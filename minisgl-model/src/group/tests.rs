@@ -3,7 +3,6 @@
 //!
 //! The faults are those of a communicator, which stands between a rank and its group anyway.
 
-use std::cell::Cell;
 use std::sync::{Condvar, Mutex};
 use std::thread;
 
@@ -86,14 +85,28 @@ impl Drop for Release {
     }
 }
 
-/// A communicator of a rank that breaks.
-struct Faulty {
+/// What happens before a rank asks whether its group is whole.
+type BeforeCheck = Box<dyn Fn(&dyn Communicator) + Send>;
+
+/// A communicator with something that happens first.
+struct Interposed {
     inner: Box<dyn Communicator>,
-    fault: Fault,
-    trigger: Arc<Trigger>,
+    before_sum: Box<dyn Fn() -> Result<(), CommError> + Send>,
+    before_check: BeforeCheck,
 }
 
-impl Communicator for Faulty {
+impl Interposed {
+    /// Of a rank that breaks in a sum.
+    fn faulty(inner: Box<dyn Communicator>, fault: Fault, trigger: Arc<Trigger>) -> Self {
+        Self {
+            inner,
+            before_sum: Box::new(move || trigger.pull(fault)),
+            before_check: Box::new(|_| ()),
+        }
+    }
+}
+
+impl Communicator for Interposed {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
@@ -103,7 +116,7 @@ impl Communicator for Faulty {
     }
 
     fn all_reduce(&self, stream: &Stream, data: ViewMut<'_>) -> Result<(), CommError> {
-        self.trigger.pull(self.fault)?;
+        (self.before_sum)()?;
         self.inner.all_reduce(stream, data)
     }
 
@@ -125,6 +138,7 @@ impl Communicator for Faulty {
     }
 
     fn check(&self) -> Result<(), CommError> {
+        (self.before_check)(&*self.inner);
         self.inner.check()
     }
 
@@ -187,7 +201,7 @@ fn launch(
         let trigger = trigger.clone();
         let connect = move || -> Result<Box<dyn Communicator>, ModelError> {
             let inner = (member.connect)()?;
-            let faulty = |inner| Box::new(Faulty { inner, fault, trigger });
+            let faulty = |inner| Box::new(Interposed::faulty(inner, fault, trigger));
             Ok(if rank == culprit { faulty(inner) } else { inner })
         };
         Member { connect: Box::new(connect), abort: member.abort }
@@ -399,61 +413,6 @@ fn a_rank_that_breaks_at_the_start_fails_the_launch() {
     });
 }
 
-/// A communicator that counts how often a rank asks whether to go on, and lets it wait at the third
-/// time until its group is aborted.
-struct Counting {
-    inner: Faulty,
-    checks: Cell<usize>,
-    counted: Arc<Mutex<usize>>,
-}
-
-impl Communicator for Counting {
-    fn rank(&self) -> usize {
-        self.inner.rank()
-    }
-
-    fn world_size(&self) -> usize {
-        self.inner.world_size()
-    }
-
-    fn all_reduce(&self, stream: &Stream, data: ViewMut<'_>) -> Result<(), CommError> {
-        self.inner.all_reduce(stream, data)
-    }
-
-    fn all_gather(
-        &self,
-        stream: &Stream,
-        input: View<'_>,
-        output: ViewMut<'_>,
-    ) -> Result<(), CommError> {
-        self.inner.all_gather(stream, input, output)
-    }
-
-    fn broadcast(&self, stream: &Stream, data: ViewMut<'_>, root: usize) -> Result<(), CommError> {
-        self.inner.broadcast(stream, data, root)
-    }
-
-    fn barrier(&self) -> Result<(), CommError> {
-        self.inner.barrier()
-    }
-
-    fn check(&self) -> Result<(), CommError> {
-        self.checks.set(self.checks.get() + 1);
-        *self.counted.lock().unwrap() = self.checks.get();
-        if self.checks.get() == 3 {
-            self.inner.trigger.change(|state| state.hangs = true);
-            while self.inner.check().is_ok() {
-                thread::yield_now();
-            }
-        }
-        self.inner.check()
-    }
-
-    fn abort(&self, reason: &str) {
-        self.inner.abort(reason);
-    }
-}
-
 #[test]
 fn after_a_failed_launch_no_rank_goes_on_loading() {
     let options = options(2);
@@ -465,10 +424,25 @@ fn after_a_failed_launch_no_rank_goes_on_loading() {
     // Dropped last: nobody is to hear that it leaves.
     let _second = ranks.next().unwrap();
     let abort = first.abort_handle();
-    let counting = Counting {
-        inner: Faulty { inner: Box::new(first), fault: Fault::Error, trigger: trigger.clone() },
-        checks: Cell::new(0),
-        counted: counted.clone(),
+    let (counting, hanging) = (counted.clone(), trigger.clone());
+    let counting = Interposed {
+        inner: Box::new(first),
+        before_sum: Box::new(|| Ok(())),
+        // Counts how often the rank asks whether to go on, and lets it wait at the third time until
+        // its group is aborted.
+        before_check: Box::new(move |inner| {
+            let count = {
+                let mut count = counting.lock().unwrap();
+                *count += 1;
+                *count
+            };
+            if count == 3 {
+                hanging.change(|state| state.hangs = true);
+                while inner.check().is_ok() {
+                    thread::yield_now();
+                }
+            }
+        }),
     };
     let waiting = trigger.clone();
     let broken = move || -> Result<Box<dyn Communicator>, ModelError> {
