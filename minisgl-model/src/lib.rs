@@ -28,6 +28,7 @@ pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod group;
+pub mod kernel_bench;
 pub mod memory;
 pub mod options;
 pub mod presets;

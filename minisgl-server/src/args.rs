@@ -85,6 +85,29 @@ pub(crate) enum Bench {
     /// Bus bandwidth counts what each rank must at least send, 2 (N - 1) / N of every byte. Beside it
     /// stand the ceilings of ranks on the CPU: copying, and waking a thread.
     Comm(CommArgs),
+    /// Single operations on one device: attention, products with weights, what is done row by row
+    ///
+    /// Beside each time stands what bounds it, bytes of keys and values or of weights, or arithmetic,
+    /// and how much that is of what the same run measured for copying and summing arrays and for one
+    /// large product. Times are taken by events on the device, in captured graphs where there are any;
+    /// each is the median of five rounds.
+    Kernels(KernelsArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct KernelsArgs {
+    /// Where to compute: auto, cpu, cuda
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// Which GPU, by the driver's numbers [default: 0]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub(crate) devices: Option<Vec<usize>>,
+    /// CPU threads that compute [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) cpu_threads: Option<NonZeroUsize>,
+    /// Attention kernels on GPUs, as for the server; auto is all that there are
+    #[arg(long, visible_alias = "attn", value_name = "NAME", default_value = "auto")]
+    pub(crate) attention_backend: AttentionChoice,
 }
 
 #[derive(Args, Debug)]

@@ -4,6 +4,7 @@
 
 pub(crate) mod comm;
 mod floor;
+pub(crate) mod kernels;
 mod workload;
 
 use std::io::{self, Write as _};

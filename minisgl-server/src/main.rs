@@ -69,6 +69,7 @@ fn run(cli: Cli) -> Result<()> {
             return bench::offline(&Config::from_args(args.serve)?, &args.workload);
         }
         Some(Command::Bench(Bench::Comm(args))) => return bench::comm::comm(&args),
+        Some(Command::Bench(Bench::Kernels(args))) => return bench::kernels::kernels(&args),
     }
     let config = Config::from_args(cli.serve)?;
     match &config.mode {

@@ -74,7 +74,8 @@ enum Task {
     #[command(disable_help_flag = true)]
     Doctor(Passed),
     /// Run the criterion benches of all crates; the arguments go to the benches. `bench offline` runs
-    /// `minisgl bench offline`: the whole engine, without a network; `bench comm` its sums over ranks
+    /// `minisgl bench offline`: the whole engine, without a network; `bench comm` its sums over ranks,
+    /// `bench kernels` its single operations
     Bench(Passed),
     /// Test the release binary from outside with the OpenAI Python client
     E2e,
@@ -143,7 +144,7 @@ fn run(task: Task) -> Result<()> {
 
 /// Whether these are arguments of `bench` that the server's own benchmarks have.
 fn is_of_server(args: &[OsString]) -> bool {
-    args.first().is_some_and(|arg| arg == "offline" || arg == "comm")
+    args.first().is_some_and(|arg| ["offline", "comm", "kernels"].iter().any(|name| arg == name))
 }
 
 /// Replaces this process, so that signals and the exit code need no forwarding.

@@ -41,9 +41,13 @@ fn test_and_bench_take_filters_and_flags() {
 
 #[test]
 fn some_benches_are_the_servers() {
-    for (line, expected) in
-        [("offline --tp 2", true), ("comm", true), ("radix offline", false), ("", false)]
-    {
+    for (line, expected) in [
+        ("offline --tp 2", true),
+        ("comm", true),
+        ("kernels --attn fi", true),
+        ("radix offline", false),
+        ("", false),
+    ] {
         assert_eq!(is_of_server(&passed(line).args), expected, "{line}");
     }
 }

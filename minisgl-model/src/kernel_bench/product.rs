@@ -1,0 +1,73 @@
+//! Products with weight matrices. Never knows whose weights they are.
+
+use minisgl_kernels::ops::tuning::{self, GemmShape};
+use minisgl_kernels::{DType, Error, Tensor, ops};
+
+use super::{Bench, Sizes, Work, fill};
+
+/// Serving tunes the products of decode steps, up to so many rows; prompts take the library's first
+/// choice.
+const MAX_TUNED_ROWS: usize = 256;
+
+impl Bench<'_> {
+    /// All matrices with all numbers of rows, by whatever kernel `ops::gemm` picks.
+    pub(super) fn products(&mut self) -> Result<(), Error> {
+        let title = "products, M x K x N: tuned up to 256 rows as in decode steps, else the library's \
+                     first choice";
+        self.section(title.to_owned());
+        for (name, k, n) in self.sizes.matrices {
+            let timed = self.products_with(name, k, n);
+            self.unless_lacking(|| name.to_owned(), timed)?;
+        }
+        Ok(())
+    }
+
+    fn products_with(&mut self, name: &str, k: usize, n: usize) -> Result<(), Error> {
+        let sizes = self.sizes;
+        let copies = sizes.copies(k * n * DType::Bf16.size_bytes());
+        let weights = (0..copies)
+            .map(|_| fill::noise(&self.stream, [n, k], 1.0 / (k as f32).sqrt()))
+            .collect::<Result<Vec<_>, _>>()?;
+        for &m in sizes.product_rows {
+            let what = format!("{name}, {m} x {k} x {n}");
+            let timed = self.product(what.clone(), m, &weights);
+            self.unless_lacking(|| what, timed)?;
+        }
+        Ok(())
+    }
+
+    fn product(&mut self, what: String, m: usize, weights: &[Tensor]) -> Result<(), Error> {
+        let &[n, k] = weights[0].shape().dims() else { return Ok(()) };
+        let best = if m <= MAX_TUNED_ROWS { self.tune([m, k, n])? } else { None };
+        let seconds = self.time_product(m, weights)?;
+        let best = if m <= MAX_TUNED_ROWS { best } else { self.tune([m, k, n])? };
+        let note = best.map(|best| format!("cuBLASLt's best: {:.1} us", 1e6 * best));
+        self.timed(what, seconds, Work::product([m, k, n]), note.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Operations per second of the product that is the ceiling of all others.
+    pub(super) fn time_ceiling_product(&self, [m, k, n]: [usize; 3]) -> Result<f64, Error> {
+        let weights = [fill::noise(&self.stream, [n, k], 1.0 / (k as f32).sqrt())?];
+        self.tune([m, k, n])?;
+        let seconds = self.time_product(m, &weights)?;
+        Ok(Work::product([m, k, n]).flops as f64 / seconds)
+    }
+
+    fn time_product(&self, m: usize, weights: &[Tensor]) -> Result<f64, Error> {
+        let &[n, k] = weights[0].shape().dims() else { return Ok(0.0) };
+        let x = fill::noise(&self.stream, [m, k], 1.0)?;
+        let mut out = self.stream.device().zeros(DType::Bf16, [m, n])?;
+        self.timer.in_graph(&self.stream, Sizes::calls(weights.len()), |stream, number| {
+            let w = weights[number % weights.len()].view();
+            ops::gemm(stream, x.view(), w, None, out.view_mut())
+        })
+    }
+
+    /// Seconds of the library's fastest algorithm, which `ops::gemm` uses from now on.
+    fn tune(&self, [m, k, n]: [usize; 3]) -> Result<Option<f64>, Error> {
+        let dtype = DType::Bf16;
+        let shape = GemmShape { m, n, k, dtype, out_dtype: dtype, bias: false };
+        Ok(tuning::tune_gemm(&self.stream, &shape)?.map(|tuned| tuned.seconds))
+    }
+}
