@@ -1,7 +1,7 @@
 //! Products with weight matrices. Never knows whose weights they are.
 
 use minisgl_kernels::ops::tuning::{self, GemmShape};
-use minisgl_kernels::{DType, Error, Tensor, ops};
+use minisgl_kernels::{DType, Device, Error, Tensor, ops};
 
 use super::{Bench, Sizes, Work, fill};
 
@@ -12,9 +12,13 @@ const MAX_TUNED_ROWS: usize = 256;
 impl Bench<'_> {
     /// All matrices with all numbers of rows, by whatever kernel `ops::gemm` picks.
     pub(super) fn products(&mut self) -> Result<(), Error> {
-        let title = "products, M x K x N: tuned up to 256 rows as in decode steps, else the library's \
-                     first choice";
-        self.section(title.to_owned());
+        let algorithms = match self.stream.device() {
+            Device::Cpu(_) => "",
+            Device::Cuda(_) => {
+                ": tuned up to 256 rows as in decode steps, else the library's first choice"
+            }
+        };
+        self.section(format!("products, M x K x N{algorithms}"));
         for (name, k, n) in self.sizes.matrices {
             let timed = self.products_with(name, k, n);
             self.unless_lacking(|| name.to_owned(), timed)?;

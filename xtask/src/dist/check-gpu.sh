@@ -66,19 +66,24 @@ check() {
     fi
 }
 
+# failed_or_lacking WHAT: a timing that failed, unless this GPU lacks the kernels or the memory for it.
+failed_or_lacking() {
+    if grep -q -e '^minisgl: --attn ' "$log"; then
+        row "$1" "this GPU has no such kernels" "$seconds"
+    elif grep -q -e '^minisgl: not enough memory on ' "$log"; then
+        row "$1" "this GPU has too little memory" "$seconds"
+    else
+        failed "$1"
+    fi
+}
+
 # bench NAME WHAT FLAGS...: the best of the rounds of each workload.
 bench() {
     name=$1 what=$2
     shift 2
     run "$name" ./minisgl bench offline --dummy-weight --page-size 16 --max-prefill-length 16384 "$@"
     if [ "$status" -ne 0 ]; then
-        if grep -q -e '^minisgl: --attn ' "$log"; then
-            row "$what" "this GPU has no such kernels" "$seconds"
-        elif grep -q -e '^minisgl: not enough memory on ' "$log"; then
-            row "$what" "this GPU has too little memory" "$seconds"
-        else
-            failed "$what"
-        fi
+        failed_or_lacking "$what"
         return
     fi
     for workload in offline 'one sequence'; do
@@ -162,6 +167,14 @@ if [ "$timings" = yes ]; then
         bench "attn-$attention" "Qwen3-0.6B, --attn $attention" \
             --model Qwen/Qwen3-0.6B --rounds 1 --attn "$attention"
     done
+    run bench-kernels ./minisgl bench kernels --device cuda
+    if [ "$status" -eq 0 ]; then
+        row "single operations" "below" "$seconds"
+        # All but the command.
+        sed 1d "$log" | tee -a "$table"
+    else
+        failed_or_lacking "single operations"
+    fi
 fi
 
 echo "== $failures failure(s); everything is in $PWD/log" | tee -a "$table"

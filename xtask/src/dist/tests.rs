@@ -83,7 +83,11 @@ const PASSES: &str = "#!/bin/sh
 echo 'test result: ok. 7 passed; 0 failed; 0 ignored'
 ";
 
-const BENCH: &str = "cat <<'END'
+const BENCH: &str = "if [ $2 = kernels ]; then
+    echo 'qkv, 1 x 5120 x 7168  20.0 us  3670.0 GB/s  92 %'
+    exit
+fi
+cat <<'END'
 offline: 256 sequences, 142827 tokens in, 133966 out; floor 5.20 s = 25740 tok/s
   round 1: 7.14 s, 18764 tok/s, 73 % of the floor; first token after 90 ms
   round 2: 7.05 s, 18992 tok/s, 74 % of the floor; first token after 90 ms
@@ -104,6 +108,8 @@ fn the_script_is_content_if_all_checks_pass_and_shows_the_best_rounds() {
         "18992 tok/s, 74 % of the floor",
         "812 tok/s, 34 % of the floor",
         "--attn fa,fi",
+        "single operations",
+        "\nqkv, 1 x 5120 x 7168  20.0 us  3670.0 GB/s  92 %\n",
         "== 0 failure(s)",
     ] {
         assert!(table.contains(part), "{part} is not in\n{table}");
@@ -133,4 +139,5 @@ fn what_a_gpu_lacks_is_no_failure_but_a_crash_is() {
     assert!(content && table.contains("too little memory"), "{table}");
     let (content, table) = bench("minisgl: rank 0 is gone");
     assert!(!content && table.contains("FAILED"), "{table}");
+    assert!(table.contains("see log/bench-kernels.txt"), "{table}");
 }
