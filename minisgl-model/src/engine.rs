@@ -19,10 +19,10 @@ use minisgl_sched::Sample;
 
 use self::graphs::Graphs;
 pub use self::phases::{PhaseBackends, Phases};
-use crate::ModelError;
 use crate::batch::{Field, HostBatch, StepInputs};
 use crate::decoder::{Activations, Decoder, ForwardContext};
 use crate::sampler::{Results, Sampler};
+use crate::{ModelError, StepClock};
 
 /// Steps that may be launched and not finished.
 pub const MAX_LAUNCHED: usize = 2;
@@ -58,6 +58,7 @@ pub struct Engine {
     results: Vec<Results>,
     num_launched: usize,
     num_finished: usize,
+    clock: Option<StepClock>,
 }
 
 /// What a forward pass reads and writes; it stays where it is, so that graphs can name it.
@@ -116,6 +117,7 @@ impl Engine {
             results: (0..MAX_LAUNCHED).map(|_| results()).collect::<Result<_, _>>()?,
             num_launched: 0,
             num_finished: 0,
+            clock: None,
             stream,
             comm,
         })
@@ -133,6 +135,11 @@ impl Engine {
         announce: impl FnOnce(usize),
     ) -> Result<(), ModelError> {
         tuning::tune(&self.stream, self.memory.decoder.geometry(), sizes, file, announce)
+    }
+
+    /// Has `clock` take the times of all steps from now on.
+    pub fn time_steps(&mut self, clock: StepClock) {
+        self.clock = Some(clock);
     }
 
     /// Captures a graph for decode batches of each of `sizes`. All ranks call this together.
@@ -161,7 +168,10 @@ impl Engine {
     }
 
     fn queue(&mut self, batch: &Arc<HostBatch>) -> Result<(), ModelError> {
-        let Self { stream, comm, graphs, memory, results, .. } = self;
+        let Self { stream, comm, graphs, memory, results, clock, .. } = self;
+        if let Some(clock) = clock {
+            clock.start(stream)?;
+        }
         let graph = graphs.of(batch);
         memory.prepare(stream, batch, graph.is_some())?;
         match graph {
@@ -169,7 +179,8 @@ impl Engine {
             None => memory.forward(stream, &**comm)?,
         }
         memory.choose(stream, &**comm, batch)?;
-        results[self.num_launched % MAX_LAUNCHED].start(stream, &memory.sampler, batch)
+        results[self.num_launched % MAX_LAUNCHED].start(stream, &memory.sampler, batch)?;
+        Ok(clock.as_ref().map_or(Ok(()), |clock| clock.end(stream))?)
     }
 
     /// Whether [`Engine::finish`] would not wait for the oldest step that was launched.

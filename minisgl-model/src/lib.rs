@@ -36,6 +36,7 @@ mod quantization;
 pub mod rope;
 pub mod sampler;
 pub mod shard;
+pub mod step_clock;
 pub mod weights;
 
 pub use bandwidth::device_bandwidth;
@@ -52,3 +53,4 @@ pub use options::{
     QuantizationChoice,
 };
 pub use presets::preset;
+pub use step_clock::StepClock;

@@ -11,7 +11,7 @@ use minisgl_comm::nodes::NodeConfig;
 use minisgl_kernels::cuda::LibrarySearch;
 use minisgl_sched::{CacheKind, PageSize};
 
-use crate::ModelError;
+use crate::{ModelError, StepClock};
 
 /// See the fields.
 #[derive(Clone, Debug)]
@@ -69,6 +69,8 @@ pub struct EngineOptions {
     pub cuda_graph_max_bs: Option<usize>,
     /// Random weights in place of the checkpoint's: for measuring speed without files.
     pub dummy_weights: bool,
+    /// For benchmarks: takes the times of the steps of this process's first rank, if that is rank 0.
+    pub step_clock: Option<StepClock>,
 }
 
 impl Default for EngineOptions {
@@ -99,6 +101,7 @@ impl Default for EngineOptions {
             max_seq_len: None,
             cuda_graph_max_bs: None,
             dummy_weights: false,
+            step_clock: None,
         }
     }
 }

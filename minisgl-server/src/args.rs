@@ -77,8 +77,9 @@ pub(crate) enum Bench {
     /// All requests at once, random prompts, outputs of fixed lengths: Mini-SGLang's offline workload
     ///
     /// Prints tokens per second beside the floor: the time that reading the weights in every step
-    /// and the KV cache of every sequence takes at the memory bandwidth measured at the start. Takes
-    /// the options of the server as well; those about the network do nothing.
+    /// and the KV cache of every sequence takes at the memory bandwidth measured at the start; on GPUs
+    /// also how long the first one had nothing to do between steps. Takes the options of the server as
+    /// well; those about the network do nothing.
     Offline(Box<OfflineArgs>),
     /// Sums over ranks: how long they take by size, number of ranks and way to sum
     ///

@@ -4,6 +4,7 @@
 
 pub(crate) mod comm;
 mod floor;
+mod idle;
 pub(crate) mod kernels;
 mod workload;
 
@@ -11,11 +12,12 @@ use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use minisgl_model::{EngineLimits, RankGroup, device_bandwidth};
+use minisgl_model::{EngineLimits, EngineOptions, RankGroup, StepClock, device_bandwidth};
 use minisgl_sched::{Driver, Event, FinishReason, Request, Scheduler};
 use minisgl_server::llm::Silent;
 
 use self::floor::Floor;
+use self::idle::Idle;
 use self::workload::Workload;
 use crate::args::WorkloadArgs;
 use crate::config::{Config, Mode};
@@ -34,7 +36,9 @@ pub(crate) fn offline(config: &Config, args: &WorkloadArgs) -> Result<()> {
     let (checkpoint, name) = resolve_model(&config.model, !config.engine.dummy_weights)?;
     let bandwidth = device_bandwidth(&config.engine, &Silent)?;
     let begun = Instant::now();
-    let group = RankGroup::launch(&checkpoint, &config.engine, &LoadProgress::new())?;
+    let clock = StepClock::default();
+    let options = EngineOptions { step_clock: Some(clock.clone()), ..config.engine.clone() };
+    let group = RankGroup::launch(&checkpoint, &options, &LoadProgress::new())?;
     let limits = group.limits().clone();
     let mut out = io::stdout().lock();
     writeln!(
@@ -56,6 +60,7 @@ pub(crate) fn offline(config: &Config, args: &WorkloadArgs) -> Result<()> {
 
     let warm_up = Workload::of_one(64, 8, args.temperature);
     run(&mut driver, warm_up.requests(&limits, 0)?)?;
+    clock.take()?;
     let cases =
         [("offline", random), ("one sequence", Workload::of_one(128, 256, args.temperature))];
     for (case, workload) in &cases {
@@ -82,6 +87,11 @@ pub(crate) fn offline(config: &Config, args: &WorkloadArgs) -> Result<()> {
                 run.steps,
                 1e3 * run.total.as_secs_f64() / run.steps as f64
             )?;
+            // A CPU is never idle between steps: what plans them runs on it, too.
+            let times = clock.take()?;
+            if let Some(idle) = Idle::of(times).filter(|_| limits.gpu_memory.is_some()) {
+                writeln!(out, "    {idle}")?;
+            }
         }
     }
     Ok(())

@@ -17,7 +17,7 @@ use super::{EngineLimits, LaunchObserver, RankGroup};
 use crate::engine::StepLimits;
 use crate::memory::MemoryPlan;
 use crate::weights::{SafetensorsFiles, Source};
-use crate::{Checkpoint, DTypeChoice, EngineOptions, ModelConfig, ModelError};
+use crate::{Checkpoint, DTypeChoice, EngineOptions, ModelConfig, ModelError, StepClock};
 
 /// More than any machine has cores.
 const MAX_CPU_THREADS: usize = 1024;
@@ -32,6 +32,7 @@ pub(super) struct Decisions {
     pub(super) source: Source,
     pub(super) graph_sizes: Vec<usize>,
     pub(super) gemm_cache: Option<PathBuf>,
+    pub(super) step_clock: Option<StepClock>,
 }
 
 /// A group that is decided and not started: see [`Launch::start`].
@@ -158,6 +159,7 @@ impl Launch {
             source,
             graph_sizes,
             gemm_cache: options.gemm_cache.clone(),
+            step_clock: options.step_clock.clone(),
         };
         Ok((Self { decisions, ranks, limits: engine_limits, nccl }, nodes))
     }

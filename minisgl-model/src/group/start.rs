@@ -209,8 +209,17 @@ fn load(
     reports: &Sender<Report>,
 ) -> Result<Vec<String>, ModelError> {
     let RankSetup { shard, geometry, layout, device, attention } = setup;
-    let Decisions { config, dtype, limits, max_seq_len, memory, source, graph_sizes, gemm_cache } =
-        decisions;
+    let Decisions {
+        config,
+        dtype,
+        limits,
+        max_seq_len,
+        memory,
+        source,
+        graph_sizes,
+        gemm_cache,
+        ..
+    } = decisions;
     let stream = device.new_stream()?;
     // Nobody is to load what nobody will use.
     let go_on = || Ok(holdings.comm.as_ref().map_or(Ok(()), |comm| comm.check())?);
@@ -237,6 +246,10 @@ fn load(
     let comm = holdings.comm.take().expect("the rank is connected");
     let engine = Engine::new(stream, comm, decoder, pool, *limits, attention)?;
     let engine = holdings.engine.insert(engine);
+    // All ranks take the same time: they wait for each other.
+    if let Some(clock) = decisions.step_clock.as_ref().filter(|_| shard.rank == 0) {
+        engine.time_steps(clock.clone());
+    }
     if let Some(file) = gemm_cache {
         let mut begun = None;
         engine.tune(graph_sizes, file, |num_shapes| {

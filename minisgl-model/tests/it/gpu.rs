@@ -1,6 +1,6 @@
 //! A GPU against the CPU: the same tokens, however the GPU is used.
 
-use minisgl_model::{DTypeChoice, DeviceChoice, EngineOptions};
+use minisgl_model::{DTypeChoice, DeviceChoice, EngineOptions, StepClock};
 use minisgl_sched::{CacheKind, PageSize, Request, SamplingParams, TokenId};
 
 use crate::harness;
@@ -126,6 +126,28 @@ fn every_attention_backend_gives_the_log_probabilities_of_the_cpu() {
                     assert!(difference <= TOLERANCE, "{what}: {difference}");
                 }
             }
+        }
+    }
+}
+
+/// Also with steps that are launched before the one before is done. On the CPU without a GPU.
+#[test]
+fn a_clock_sees_every_step_and_the_gaps_between_them() {
+    for (tp_size, overlap) in [(1, false), (1, true), (harness::tp_sizes()[0], true)] {
+        let clock = StepClock::default();
+        let options = EngineOptions {
+            step_clock: Some(clock.clone()),
+            ..harness::options(tp_size, DTypeChoice::Float32)
+        };
+        let mut driver = harness::driver(harness::launch("llama", &options).unwrap(), overlap);
+        let mut steps_before = 0;
+        for _ in 0..2 {
+            harness::run(&mut driver, requests());
+            let steps = driver.stats().steps;
+            let times = clock.take().unwrap();
+            assert_eq!(times.gaps.len() as u64, steps - steps_before - 1);
+            assert!(times.busy > 0.0 && times.gaps.iter().all(|gap| *gap >= 0.0), "{times:?}");
+            steps_before = steps;
         }
     }
 }
