@@ -172,6 +172,7 @@ impl Config {
                 max_seq_len: args.max_seq_len_override,
                 cuda_graph_max_bs: args.cuda_graph_max_bs,
                 dummy_weights: args.dummy_weight,
+                step_clock: None,
             },
             chat_template: args.chat_template,
             overlap: !args.disable_overlap_scheduling,
