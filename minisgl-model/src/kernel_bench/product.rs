@@ -15,7 +15,7 @@ impl Bench<'_> {
         let algorithms = match self.stream.device() {
             Device::Cpu(_) => "",
             Device::Cuda(_) => {
-                ": tuned up to 256 rows as in decode steps, else the library's first choice"
+                ": up to 256 rows tuned as in decode steps, else by the library's first choice"
             }
         };
         self.section(format!("products, M x K x N{algorithms}"));
@@ -34,32 +34,37 @@ impl Bench<'_> {
             .collect::<Result<Vec<_>, _>>()?;
         for &m in sizes.product_rows {
             let what = format!("{name}, {m} x {k} x {n}");
-            let timed = self.product(what.clone(), m, &weights);
+            let timed = self.product(what.clone(), [m, k, n], &weights);
             self.unless_lacking(|| what, timed)?;
         }
         Ok(())
     }
 
-    fn product(&mut self, what: String, m: usize, weights: &[Tensor]) -> Result<(), Error> {
-        let &[n, k] = weights[0].shape().dims() else { return Ok(()) };
-        let best = if m <= MAX_TUNED_ROWS { self.tune([m, k, n])? } else { None };
-        let seconds = self.time_product(m, weights)?;
-        let best = if m <= MAX_TUNED_ROWS { best } else { self.tune([m, k, n])? };
-        let note = best.map(|best| format!("cuBLASLt's best: {:.1} us", 1e6 * best));
-        self.timed(what, seconds, Work::product([m, k, n]), note.unwrap_or_default());
+    /// - `weights`: copies of a matrix, `[n, k]`.
+    fn product(&mut self, what: String, mkn: [usize; 3], weights: &[Tensor]) -> Result<(), Error> {
+        let first_choice = self.time_product(mkn, weights)?;
+        let tuned = if self.tune(mkn)? { Some(self.time_product(mkn, weights)?) } else { None };
+        let (seconds, note) = match tuned {
+            None => (first_choice, String::new()),
+            Some(tuned) if mkn[0] <= MAX_TUNED_ROWS => {
+                (tuned, format!("first choice {:.1} us", 1e6 * first_choice))
+            }
+            Some(tuned) => (first_choice, format!("tuned {:.1} us", 1e6 * tuned)),
+        };
+        self.timed(what, seconds, Work::product(mkn), note);
         Ok(())
     }
 
     /// Operations per second of the product that is the ceiling of all others.
-    pub(super) fn time_ceiling_product(&self, [m, k, n]: [usize; 3]) -> Result<f64, Error> {
+    pub(super) fn time_ceiling_product(&self, mkn: [usize; 3]) -> Result<f64, Error> {
+        let [_, k, n] = mkn;
         let weights = [fill::noise(&self.stream, [n, k], 1.0 / (k as f32).sqrt())?];
-        self.tune([m, k, n])?;
-        let seconds = self.time_product(m, &weights)?;
-        Ok(Work::product([m, k, n]).flops as f64 / seconds)
+        self.tune(mkn)?;
+        let seconds = self.time_product(mkn, &weights)?;
+        Ok(Work::product(mkn).flops as f64 / seconds)
     }
 
-    fn time_product(&self, m: usize, weights: &[Tensor]) -> Result<f64, Error> {
-        let &[n, k] = weights[0].shape().dims() else { return Ok(0.0) };
+    fn time_product(&self, [m, k, n]: [usize; 3], weights: &[Tensor]) -> Result<f64, Error> {
         let x = fill::noise(&self.stream, [m, k], 1.0)?;
         let mut out = self.stream.device().zeros(DType::Bf16, [m, n])?;
         self.timer.in_graph(&self.stream, Sizes::calls(weights.len()), |stream, number| {
@@ -68,10 +73,10 @@ impl Bench<'_> {
         })
     }
 
-    /// Seconds of the library's fastest algorithm, which `ops::gemm` uses from now on.
-    fn tune(&self, [m, k, n]: [usize; 3]) -> Result<Option<f64>, Error> {
+    /// Has `ops::gemm` use the library's fastest algorithm from now on; false if there is no choice.
+    fn tune(&self, [m, k, n]: [usize; 3]) -> Result<bool, Error> {
         let dtype = DType::Bf16;
         let shape = GemmShape { m, n, k, dtype, out_dtype: dtype, bias: false };
-        Ok(tuning::tune_gemm(&self.stream, &shape)?.map(|tuned| tuned.seconds))
+        Ok(tuning::tune_gemm(&self.stream, &shape)?.is_some())
     }
 }
