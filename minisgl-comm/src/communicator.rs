@@ -86,6 +86,17 @@ pub trait Communicator: Send {
     /// [`CommError::Aborted`].
     fn barrier(&self) -> Result<(), CommError>;
 
+    /// Finds out, where there are several ways to sum, which of them is the fastest at which size, and
+    /// takes that one from then on: to be called once, on every rank, before any graph is captured.
+    /// Returns what was found, for people to read; `None` if there is no choice.
+    ///
+    /// # Errors
+    /// [`CommError::Aborted`], [`CommError::Kernel`].
+    fn measure(&mut self, stream: &Stream) -> Result<Option<String>, CommError> {
+        let _ = stream;
+        Ok(None)
+    }
+
     /// Whether the group is still whole. On a GPU collectives are only queued, and those of an aborted
     /// group end with anything in their arrays: what they computed is good if this is asked after
     /// they are done, and finds no fault.

@@ -4,9 +4,12 @@
 //! Never knows: how that one works, or what the kernels do.
 //!
 //! A sum of a few hundred KiB takes NCCL several times as long as one kernel that reads the other
-//! GPUs' memory, and a decode step has two of them per layer. Which way is taken follows from size and
-//! number of ranks alone, so all ranks take the same.
+//! GPUs' memory, and a decode step has two of them per layer. Which way is taken follows from the size
+//! and from limits that all ranks have in common, so all ranks take the same.
 
+mod measure;
+
+use std::fmt;
 use std::sync::Arc;
 
 use minisgl_kernels::cuda::{AbortFlag, PeerAlgorithm, PeerGroup, PeerMemory, check_peer_access};
@@ -14,6 +17,9 @@ use minisgl_kernels::{Device, Stream, View, ViewMut, ops};
 
 use crate::call::Call;
 use crate::{AbortHandle, CommError, Communicator};
+
+/// Most bytes of one sum through peer memory.
+pub const MAX_PEER_BYTES: usize = 8 << 20;
 
 /// Up to which size a sum is taken how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +34,17 @@ impl PeerLimits {
     /// For GPUs that are connected by NVLink, from where others have found the ways to cross. With
     /// two ranks both read as much, so one step is always better.
     pub fn for_world(world_size: usize) -> Self {
-        let two_shot_bytes = 8 << 20;
+        let two_shot_bytes = MAX_PEER_BYTES;
         let one_shot_bytes = match world_size {
             ..=2 => two_shot_bytes,
             3..=4 => 512 << 10,
             _ => 256 << 10,
         };
         Self { one_shot_bytes, two_shot_bytes }
+    }
+
+    fn max_bytes(&self) -> usize {
+        self.one_shot_bytes.max(self.two_shot_bytes)
     }
 
     /// How to sum so many bytes; `None` for not here.
@@ -49,16 +59,35 @@ impl PeerLimits {
     }
 }
 
+/// As for people: `one-shot to 256 KiB, two-shot to 8 MiB`.
+impl fmt::Display for PeerLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { one_shot_bytes, two_shot_bytes } = *self;
+        let two_shot = two_shot_bytes > one_shot_bytes;
+        if one_shot_bytes > 0 {
+            write!(f, "one-shot to {} KiB", one_shot_bytes >> 10)?;
+        }
+        if two_shot {
+            let comma = if one_shot_bytes > 0 { ", " } else { "" };
+            write!(f, "{comma}two-shot to {} KiB", two_shot_bytes >> 10)?;
+        }
+        if two_shot_bytes.max(one_shot_bytes) == 0 { write!(f, "nothing") } else { Ok(()) }
+    }
+}
+
 /// What the ranks of one process need of each other, made before they start.
 #[derive(Clone)]
 pub struct PeerSetup {
     members: Vec<Arc<PeerMemory>>,
     abort: Arc<AbortFlag>,
     limits: PeerLimits,
+    /// Whether the limits are only for as long as nothing was measured.
+    measures: bool,
 }
 
 impl PeerSetup {
     /// Memory on each rank's device, `devices` being in the order of the ranks. Ranks may share one.
+    /// Sums up to `limits` are taken here.
     ///
     /// # Errors
     /// [`CommError::WorldSize`] if there are none, [`CommError::Kernel`] on the CPU, without memory,
@@ -68,12 +97,19 @@ impl PeerSetup {
             return Err(CommError::WorldSize { world_size: 0 });
         };
         check_peer_access(devices)?;
-        let memory = |device| PeerMemory::new(device, limits.two_shot_bytes).map(Arc::new);
+        let memory = |device| PeerMemory::new(device, limits.max_bytes()).map(Arc::new);
         Ok(Self {
             members: devices.iter().map(memory).collect::<Result<_, _>>()?,
             abort: Arc::new(AbortFlag::new(first)?),
             limits,
+            measures: false,
         })
+    }
+
+    /// With other limits, not larger ones, once [`Communicator::measure`] has found them.
+    /// That takes graphs, so it is for ranks on GPUs of their own above NCCL.
+    pub fn measured(self) -> Self {
+        Self { measures: true, ..self }
     }
 
     /// Rank `base.rank()`, which leaves to `base` what is not summed here. `abort` is of `base`'s
@@ -95,7 +131,8 @@ impl PeerSetup {
         let flag = self.abort.clone();
         abort.on_abort(move |_| flag.raise());
         let gave_up = self.abort.clone();
-        Ok(PeerRank { base, abort, gave_up, peers, limits: self.limits })
+        let Self { limits, measures, .. } = *self;
+        Ok(PeerRank { base, abort, gave_up, peers, limits, measures })
     }
 }
 
@@ -107,6 +144,7 @@ pub struct PeerRank {
     gave_up: Arc<AbortFlag>,
     peers: PeerGroup,
     limits: PeerLimits,
+    measures: bool,
 }
 
 impl PeerRank {
@@ -199,6 +237,17 @@ impl Communicator for PeerRank {
         self.base.barrier()
     }
 
+    /// Limits at which the ways to sum cross on these GPUs. Sums through the other communicator may
+    /// add in another order, so a later start that measures other limits may give other last bits.
+    fn measure(&mut self, stream: &Stream) -> Result<Option<String>, CommError> {
+        if !self.measures {
+            return self.base.measure(stream);
+        }
+        let measured = measure::measure(self, stream, self.limits.max_bytes());
+        self.limits = measured.map_err(|error| self.fail(error))?;
+        Ok(Some(self.limits.to_string()))
+    }
+
     fn check(&self) -> Result<(), CommError> {
         // A kernel that has waited too long raises the flag and tells nobody else.
         if self.gave_up.is_raised() && self.abort.reason().is_none() {
@@ -228,6 +277,17 @@ mod tests {
         assert_eq!(way((8 << 20) + 1), None);
         assert_eq!(PeerLimits::for_world(2).algorithm(8 << 20), Some(PeerAlgorithm::OneShot));
         assert!(PeerLimits::for_world(8).one_shot_bytes < limits.one_shot_bytes);
+    }
+
+    #[test]
+    fn limits_are_said_in_words() {
+        let said = |one_shot_bytes, two_shot_bytes| {
+            PeerLimits { one_shot_bytes, two_shot_bytes }.to_string()
+        };
+        assert_eq!(said(256 << 10, 8 << 20), "one-shot to 256 KiB, two-shot to 8192 KiB");
+        assert_eq!(said(64 << 10, 64 << 10), "one-shot to 64 KiB");
+        assert_eq!(said(0, 16 << 10), "two-shot to 16 KiB");
+        assert_eq!(said(0, 0), "nothing");
     }
 
     #[test]

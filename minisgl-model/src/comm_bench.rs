@@ -26,6 +26,8 @@ pub struct SumTimes {
     pub device: String,
     /// Whether they are GPUs.
     pub on_gpus: bool,
+    /// Which sizes are summed how, if that was measured before.
+    pub measured: Option<String>,
     /// For each size that was asked for.
     pub times: Vec<Duration>,
 }
@@ -43,10 +45,11 @@ pub fn time_sums(
     let devices = devices(options, observer)?;
     let connects = connect_all(&devices, options, observer)?;
     // With the rank: who leaves aborts what others still do, so all leave together, after the threads.
-    type Timed = (Vec<Duration>, Box<dyn Communicator>);
+    type Timed = (Vec<Duration>, Option<String>, Box<dyn Communicator>);
     let run = |connect: Connect, device: &Device| -> Result<Timed, ModelError> {
-        let comm = connect()?;
+        let mut comm = connect()?;
         let stream = device.new_stream()?;
+        let measured = comm.measure(&stream)?;
         let mut times = Vec::new();
         for bytes in sizes {
             let num_calls = (SERIES_BYTES / bytes.max(&1)).clamp(*CALLS.start(), *CALLS.end());
@@ -66,7 +69,7 @@ pub fn time_sums(
             }
             times.push(best);
         }
-        Ok((times, comm))
+        Ok((times, measured, comm))
     };
     let run = &run;
     let results: Vec<_> = thread::scope(|scope| {
@@ -75,10 +78,12 @@ pub fn time_sums(
             pairs.map(|(connect, device)| scope.spawn(move || run(connect, device))).collect();
         ranks.into_iter().map(|rank| rank.join()).collect()
     });
+    let mut measured = None;
     let mut slowest = vec![Duration::ZERO; sizes.len()];
     for (rank, result) in results.into_iter().enumerate() {
         let panicked = |_| ModelError::Rank { rank, message: "panicked".to_owned() };
-        let (times, _rank) = result.map_err(panicked)??;
+        let (times, found, _rank) = result.map_err(panicked)??;
+        measured = found;
         for (slowest, time) in slowest.iter_mut().zip(times) {
             *slowest = time.max(*slowest);
         }
@@ -86,6 +91,7 @@ pub fn time_sums(
     Ok(SumTimes {
         device: devices[0].description(),
         on_gpus: matches!(devices[0], Device::Cuda(_)),
+        measured,
         times: slowest,
     })
 }

@@ -103,6 +103,11 @@ pub trait LaunchObserver {
     /// `bytes` of about `total` bytes of the checkpoint are read.
     fn weights_loaded(&self, bytes: u64, total: u64);
 
+    /// Which sums over ranks go through the GPUs' own memory, and how: what was measured.
+    fn sums_measured(&self, found: &str) {
+        let _ = found;
+    }
+
     /// How to multiply matrices of `num_shapes` shapes is not known yet and will be measured, which
     /// may take a minute; `file` keeps what comes out.
     fn tuning_gemms(&self, num_shapes: usize, file: &Path) {

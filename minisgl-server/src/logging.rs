@@ -114,6 +114,12 @@ impl LaunchObserver for LoadProgress {
         }
     }
 
+    fn sums_measured(&self, found: &str) {
+        self.bar.suspend(|| {
+            tracing::info!("Sums over ranks through the GPUs' own memory, as measured: {found}");
+        });
+    }
+
     fn tuning_gemms(&self, num_shapes: usize, file: &Path) {
         self.bar.suspend(|| {
             tracing::info!(

@@ -60,6 +60,9 @@ pub(super) fn members(
         },
     };
     let Some(library) = nccl else { return shared(devices, peers) };
+    // Who says p2p wants it for all that it can do.
+    let measures = options.all_reduce == AllReduceChoice::Auto && !share_a_gpu(devices);
+    let peers = if measures { peers.map(PeerSetup::measured) } else { peers };
     let id = NcclId::new(&library)?;
     let group = nccl_group(library, options)?;
     Ok(nccl_members(&group, id, devices, peers.as_ref()))

@@ -144,6 +144,7 @@ impl Waiting {
                             observer.weights_loaded(loaded, total.max(loaded));
                         }
                     }
+                    Progress::SumsMeasured(found) => observer.sums_measured(&found),
                     Progress::TuningGemms(num_shapes) => {
                         let file = decisions.gemm_cache.as_deref().unwrap_or(Path::new(""));
                         observer.tuning_gemms(num_shapes, file);
@@ -243,7 +244,10 @@ fn load(
     }
     let pool = KvPool::new(&device, layout, memory.num_pages)?;
     go_on()?;
-    let comm = holdings.comm.take().expect("the rank is connected");
+    let mut comm = holdings.comm.take().expect("the rank is connected");
+    if let Some(found) = comm.measure(&stream)? {
+        report_once(Progress::SumsMeasured(found));
+    }
     let engine = Engine::new(stream, comm, decoder, pool, *limits, attention)?;
     let engine = holdings.engine.insert(engine);
     // All ranks take the same time: they wait for each other.

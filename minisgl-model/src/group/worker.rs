@@ -50,6 +50,8 @@ pub(super) enum Report {
 pub(super) enum Progress {
     /// So many more bytes of the checkpoint are read.
     Loaded(u64),
+    /// Which sums take which way.
+    SumsMeasured(String),
     /// So many shapes of matrix multiplications are to be measured.
     TuningGemms(usize),
     /// And they were, in this time.

@@ -68,6 +68,9 @@ pub(crate) fn comm(args: &CommArgs) -> Result<()> {
                 let factor = 2.0 * (ranks - 1) as f64 / ranks as f64;
                 line(&mut out, *bytes, &ranks.to_string(), way, time, factor)?;
             }
+            if let Some(measured) = sums.measured {
+                writeln!(out, "{ranks} ranks, {way}, as measured at the start: {measured}")?;
+            }
             device = Some(sums.device);
         }
     }
