@@ -9,6 +9,7 @@
 
 mod measure;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -41,6 +42,11 @@ impl PeerLimits {
             _ => 256 << 10,
         };
         Self { one_shot_bytes, two_shot_bytes }
+    }
+
+    /// For up to eight ranks that share a GPU: all blocks of a sum must have room there at one time.
+    pub fn sharing_a_gpu() -> Self {
+        Self { one_shot_bytes: 64 << 10, two_shot_bytes: 128 << 10 }
     }
 
     fn max_bytes(&self) -> usize {
@@ -83,6 +89,8 @@ pub struct PeerSetup {
     limits: PeerLimits,
     /// Whether the limits are only for as long as nothing was measured.
     measures: bool,
+    /// Whether ranks share a GPU.
+    shares_gpus: bool,
 }
 
 impl PeerSetup {
@@ -103,6 +111,7 @@ impl PeerSetup {
             abort: Arc::new(AbortFlag::new(first)?),
             limits,
             measures: false,
+            shares_gpus: share_a_gpu(devices),
         })
     }
 
@@ -131,8 +140,8 @@ impl PeerSetup {
         let flag = self.abort.clone();
         abort.on_abort(move |_| flag.raise());
         let gave_up = self.abort.clone();
-        let Self { limits, measures, .. } = *self;
-        Ok(PeerRank { base, abort, gave_up, peers, limits, measures })
+        let Self { limits, measures, shares_gpus, .. } = *self;
+        Ok(PeerRank { base, abort, gave_up, peers, limits, measures, shares_gpus })
     }
 }
 
@@ -145,6 +154,7 @@ pub struct PeerRank {
     peers: PeerGroup,
     limits: PeerLimits,
     measures: bool,
+    shares_gpus: bool,
 }
 
 impl PeerRank {
@@ -167,6 +177,26 @@ impl PeerRank {
             && row.is_multiple_of(ALIGNMENT)
     }
 
+    /// Queues a kernel in which the ranks wait for each other.
+    ///
+    /// On a GPU of its own each rank just does. Ranks that share one meet before and after: the driver
+    /// may load a kernel at its first launch, for which it waits until the GPU is idle, and a kernel of
+    /// this group would keep it busy while it waits for the rank that is loading. So nobody launches
+    /// anything but this kernel as long as not all have.
+    fn queue(
+        &self,
+        kernel: impl FnOnce() -> Result<(), minisgl_kernels::Error>,
+    ) -> Result<(), CommError> {
+        if self.shares_gpus {
+            self.base.barrier()?;
+        }
+        kernel()?;
+        if self.shares_gpus {
+            self.base.barrier()?;
+        }
+        Ok(())
+    }
+
     /// The sum, if it is one for here.
     fn try_all_reduce(&self, stream: &Stream, data: &mut ViewMut<'_>) -> Result<bool, CommError> {
         Call::all_reduce(data.as_view())?;
@@ -176,7 +206,7 @@ impl PeerRank {
         // Strides may differ between the ranks, but the way must not: so gaps are an error.
         let whole = data.reborrow().reshape([len])?;
         self.check()?;
-        self.peers.all_reduce(stream, whole, algorithm)?;
+        self.queue(|| self.peers.all_reduce(stream, whole, algorithm))?;
         Ok(true)
     }
 }
@@ -216,8 +246,8 @@ impl Communicator for PeerRank {
         if let Some(reason) = self.abort.reason() {
             return Err(CommError::Aborted { reason });
         }
-        let done = self.peers.all_reduce_add_rms_norm(stream, x, residual, weight, eps);
-        done.map_err(|error| self.fail(error.into()))
+        let kernel = || self.peers.all_reduce_add_rms_norm(stream, x, residual, weight, eps);
+        self.queue(kernel).map_err(|error| self.fail(error))
     }
 
     fn all_gather(
@@ -260,6 +290,16 @@ impl Communicator for PeerRank {
     fn abort(&self, reason: &str) {
         self.base.abort(reason);
     }
+}
+
+/// Whether two of them are the same GPU: good for tests, never for speed.
+pub fn share_a_gpu(devices: &[Device]) -> bool {
+    let ordinal = |device: &Device| match device {
+        Device::Cpu(_) => None,
+        Device::Cuda(device) => Some(device.ordinal()),
+    };
+    let mut seen = HashSet::new();
+    !devices.iter().filter_map(ordinal).all(|ordinal| seen.insert(ordinal))
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(THREADS)
     if (repetition == 1.0f && frequency == 0.0f && presence == 0.0f) return;
     const int32_t *count_row = counts.row(rows[i]);
     const uint32_t *prompt = prompts.row(rows[i]);
-    if (count_row == nullptr || prompt == nullptr) return;
+    if (count_row == nullptr) return;
     float *row = logits.row(i);
     int64_t column = static_cast<int64_t>(blockIdx.x) * THREADS * EACH + threadIdx.x;
 #pragma unroll

@@ -60,6 +60,9 @@ DecodeKernel find_decode_kernel(const msgl_attention_config &config) {
     }
 }
 
+// Up to how many tiles of a pair one block does as fast as several that merge.
+constexpr int64_t WHOLE = 6;
+
 constexpr int64_t ALIGNMENT = 256;
 constexpr int64_t aligned(int64_t bytes) { return ceil_div(bytes, ALIGNMENT) * ALIGNMENT; }
 
@@ -79,7 +82,7 @@ Sizes sizes_of(const msgl_attention_config &config, int64_t blocks) {
     if (pairs > INT32_MAX) refuse("%lld sequences and heads are too many",
                                   static_cast<long long>(pairs));
     Sizes sizes{};
-    sizes.schedule = aligned(static_cast<int64_t>(sizeof(int64_t)) +
+    sizes.schedule = aligned(2 * static_cast<int64_t>(sizeof(int64_t)) +
                              blocks * static_cast<int64_t>(sizeof(Start)) +
                              config.max_sequences * static_cast<int64_t>(sizeof(int32_t)));
     sizes.arrivals = aligned(pairs * static_cast<int64_t>(sizeof(int32_t)));
@@ -114,7 +117,8 @@ class Native final : public Backend {
 
         char *pinned = pinned_->next();
         auto *num_tiles = reinterpret_cast<int64_t *>(pinned);
-        auto *starts = reinterpret_cast<Start *>(num_tiles + 1);
+        auto *num_blocks = num_tiles + 1;
+        auto *starts = reinterpret_cast<Start *>(num_blocks + 1);
         auto *kv_lens = reinterpret_cast<int32_t *>(starts + blocks_);
         const int64_t heads =
             static_cast<int64_t>(config_.num_kv_heads) * tiles_of_heads(config_);
@@ -125,7 +129,12 @@ class Native final : public Backend {
         for (int j = 0; j < n; ++j) *num_tiles += heads * tiles_of(j);
         int sequence = 0;
         int64_t before = 0;  // tiles of the sequences before
-        const auto busy = static_cast<int>(busy_blocks(blocks_, *num_tiles));
+        // Where there are fewer tiles than blocks, a block for each; but for a few tiles of one
+        // sequence a block for each pair, since merging takes longer than they do.
+        const bool whole = n == 1 && tiles_of(0) <= WHOLE && heads <= blocks_;
+        const auto busy =
+            static_cast<int>(whole ? heads : std::min<int64_t>(blocks_, *num_tiles));
+        *num_blocks = busy;
         for (int block = 0; block < busy; ++block) {
             const int64_t first = first_tile_of(block, busy, *num_tiles);
             while (first >= before + heads * tiles_of(sequence)) {
@@ -160,7 +169,8 @@ class Native final : public Backend {
         constexpr float LOG2_E = 1.4426950408889634f;
         char *at = memory_.as<char>();
         const auto *num_tiles = reinterpret_cast<const int64_t *>(at);
-        const auto *starts = reinterpret_cast<const Start *>(num_tiles + 1);
+        const auto *num_blocks = num_tiles + 1;
+        const auto *starts = reinterpret_cast<const Start *>(num_blocks + 1);
         DecodeArguments a{};
         a.q = static_cast<const bf16 *>(q.data);
         a.out = static_cast<bf16 *>(out.data);
@@ -180,7 +190,8 @@ class Native final : public Backend {
         a.num_kv_heads = args.num_kv_heads;
         a.tiles_of_heads = tiles_of_heads(config_);
         a.scale_log2 = args.scale * LOG2_E;
-        a.schedule = {num_tiles, starts, reinterpret_cast<const int32_t *>(starts + blocks_)};
+        a.schedule = {num_tiles, num_blocks, starts,
+                      reinterpret_cast<const int32_t *>(starts + blocks_)};
         at += sizes_.schedule;
         a.arrivals = reinterpret_cast<int32_t *>(at);
         at += sizes_.arrivals;

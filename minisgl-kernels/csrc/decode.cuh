@@ -9,6 +9,9 @@
 //
 // The grid does not depend on the lengths, so one graph serves all of them.
 //
+// The keys and values of earlier steps are under way before the kernel before this one has ended: of
+// each sequence only the newest key is written in the step.
+//
 // Inside a tile each warp has 16 keys of its own, and its own pipeline of copies to shared memory:
 // warps meet only at the end of a pair. Scores are exact products summed in float; the weights are
 // multiplied with the values as two bfloat16 numbers each, a rounded one and what is left, so that
@@ -31,9 +34,10 @@ struct Start {
 
 // On the device; written by the host.
 struct Schedule {
-    const int64_t *num_tiles;  // of the whole batch
-    const Start *starts;       // one per block
-    const int32_t *kv_lens;    // one per sequence
+    const int64_t *num_tiles;   // of the whole batch
+    const int64_t *num_blocks;  // that have something to do
+    const Start *starts;        // one per block
+    const int32_t *kv_lens;     // one per sequence
 };
 
 struct DecodeArguments {
@@ -53,11 +57,6 @@ struct DecodeArguments {
     Softmax *partial_softmax; // [2 * blocks, HEADS]
     int32_t *arrivals;        // one per pair, zero between launches
 };
-
-// Blocks that have something to do: where there are fewer tiles than blocks, one per tile.
-constexpr int64_t busy_blocks(int64_t blocks, int64_t num_tiles) {
-    return blocks < num_tiles ? blocks : num_tiles;
-}
 
 constexpr int64_t first_tile_of(int64_t block, int64_t blocks, int64_t num_tiles) {
     return block * num_tiles / blocks;
@@ -136,6 +135,13 @@ struct Cursor {
     }
 };
 
+// A key whose copy is left for later: of which stage, and where it and its value are in the pools; -1
+// for nowhere.
+struct Left {
+    int key = -1, stage = 0;
+    int64_t offset = -1;
+};
+
 // One warp's copies of its keys and values, a few tiles ahead of what it computes.
 template <class Shape>
 struct Loader {
@@ -160,34 +166,61 @@ struct Loader {
         if (seen) page = a.page_table[cursor.row * a.page_table_stride + index];
     }
 
-    __device__ void start(int warp, int lane) {
-        if (left > 0) {
-            int slot = -1;
-            if (seen) {
-                const int64_t at =
-                    static_cast<int64_t>(page) * a.page_size + position % a.page_size;
-                if (at >= 0 && at < a.num_slots) slot = static_cast<int>(at);
-            }
-            const uint32_t mask = __ballot_sync(ALL_LANES, slot >= 0) & 0xffffu;
-            if (lane == 0) masks[stage] = mask;
-            const int64_t slot_stride = static_cast<int64_t>(a.num_kv_heads) * Shape::HEAD_DIM;
-            const int64_t column =
-                static_cast<int64_t>(cursor.head / a.tiles_of_heads) * Shape::HEAD_DIM;
-            typename Shape::Stage &to = stages[stage];
-#pragma unroll
-            for (int i = 0; i < KEYS * Shape::CHUNKS / 32; ++i) {
-                const int key = (i * 32 + lane) / Shape::CHUNKS;
-                const int chunk = (i * 32 + lane) % Shape::CHUNKS * 8;
-                const int from = __shfl_sync(ALL_LANES, slot, key);
-                const int64_t offset = max(from, 0) * slot_stride + column + chunk;
-                copy_async(&to.keys[key][chunk], a.k_pool + offset, from >= 0);
-                copy_async(&to.values[key][chunk], a.v_pool + offset, from >= 0);
-            }
-            --left;
-            cursor.advance(a, left > 0);
-            look_up(warp, lane);
-            stage = stage + 1 == Shape::STAGES ? 0 : stage + 1;
+    // Starts the copies of the next tile, and returns what it leaves out: if `early`, the newest key.
+    __device__ Left copy(int warp, int lane, bool early) {
+        Left out;
+        if (left == 0) return out;
+        int slot = -1;
+        if (seen) {
+            const int64_t at = static_cast<int64_t>(page) * a.page_size + position % a.page_size;
+            if (at >= 0 && at < a.num_slots) slot = static_cast<int>(at);
         }
+        const uint32_t mask = __ballot_sync(ALL_LANES, slot >= 0) & 0xffffu;
+        if (lane == 0) masks[stage] = mask;
+        const int64_t slot_stride = static_cast<int64_t>(a.num_kv_heads) * Shape::HEAD_DIM;
+        const int64_t column =
+            static_cast<int64_t>(cursor.head / a.tiles_of_heads) * Shape::HEAD_DIM;
+        const int newest = cursor.kv_len - 1 - cursor.tile * Shape::TILE - warp * KEYS;
+        if (early && newest >= 0 && newest < KEYS) {
+            out.key = newest;
+            out.stage = stage;
+            const int from = __shfl_sync(ALL_LANES, slot, newest);
+            out.offset = from < 0 ? -1 : from * slot_stride + column;
+        }
+        typename Shape::Stage &to = stages[stage];
+#pragma unroll
+        for (int i = 0; i < KEYS * Shape::CHUNKS / 32; ++i) {
+            const int key = (i * 32 + lane) / Shape::CHUNKS;
+            const int chunk = (i * 32 + lane) % Shape::CHUNKS * 8;
+            const int from = __shfl_sync(ALL_LANES, slot, key);
+            if (key == out.key) continue;
+            const int64_t offset = max(from, 0) * slot_stride + column + chunk;
+            copy_async(&to.keys[key][chunk], a.k_pool + offset, from >= 0);
+            copy_async(&to.values[key][chunk], a.v_pool + offset, from >= 0);
+        }
+        --left;
+        cursor.advance(a, left > 0);
+        look_up(warp, lane);
+        stage = stage + 1 == Shape::STAGES ? 0 : stage + 1;
+        return out;
+    }
+
+    // Starts the copies that were left out.
+    __device__ void copy(const Left &out, int lane) {
+        if (out.key < 0) return;
+        typename Shape::Stage &to = stages[out.stage];
+#pragma unroll
+        for (int i = lane; i < 2 * Shape::CHUNKS; i += 32) {
+            const int chunk = i % Shape::CHUNKS * 8;
+            const int64_t offset = max(out.offset, static_cast<int64_t>(0)) + chunk;
+            const bool is_key = i < Shape::CHUNKS;
+            copy_async(is_key ? &to.keys[out.key][chunk] : &to.values[out.key][chunk],
+                       (is_key ? a.k_pool : a.v_pool) + offset, out.offset >= 0);
+        }
+    }
+
+    __device__ void start(int warp, int lane) {
+        copy(warp, lane, false);
         commit_copies();
     }
 };
@@ -486,12 +519,10 @@ __global__ void __launch_bounds__(Shape::THREADS, 2) decode_kernel(DecodeArgumen
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     // The schedule and the page table are those of the step, and older than the kernel before.
     const int64_t num_tiles = *a.schedule.num_tiles;
+    const int64_t blocks = *a.schedule.num_blocks;
     const Start start = a.schedule.starts[blockIdx.x];
-    const int64_t blocks = busy_blocks(gridDim.x, num_tiles);
-    if (blockIdx.x >= blocks) {
-        await_predecessor();
-        return;
-    }
+    // There is always a block that does not leave here, and so waits for the kernel before.
+    if (blockIdx.x >= blocks) return;
     const Stretch stretch{num_tiles, blocks, first_tile_of(blockIdx.x, blocks, num_tiles),
                           first_tile_of(blockIdx.x + 1, blocks, num_tiles)};
 
@@ -499,8 +530,15 @@ __global__ void __launch_bounds__(Shape::THREADS, 2) decode_kernel(DecodeArgumen
     Loader<Shape> loader{a, shared.stages[warp], shared.masks[warp], cursor,
                          static_cast<int>(stretch.end - stretch.begin)};
     loader.look_up(warp, lane);
+    constexpr int AHEAD = Shape::STAGES - 1;
+    Left left[AHEAD];
+#pragma unroll
+    for (Left &out : left) out = loader.copy(warp, lane, true);
     await_predecessor();
-    for (int i = 0; i < Shape::STAGES - 1; ++i) loader.start(warp, lane);
+#pragma unroll
+    for (const Left &out : left) loader.copy(out, lane);
+    // One group for all of these, and the count of groups as if each tile had its own.
+    for (int i = 0; i < AHEAD; ++i) commit_copies();
 
     Running<Shape> running;
     uint32_t queries[Shape::KEEPS_QUERIES ? Shape::HEAD_DIM / 16 : 1][4];

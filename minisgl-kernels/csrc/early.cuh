@@ -3,8 +3,9 @@
 // time of its own. Never knows what the kernels compute.
 //
 // Rules for a kernel that is launched by `launch_early`:
-// * Every block calls `await_predecessor` on at least one thread, and reads or writes nothing that an
-//   earlier kernel writes or reads before it. Weights are never written; and what was written before
+// * Every block that does anything calls `await_predecessor` on at least one thread, and there is always
+//   such a block. Before that call it reads or writes nothing that an earlier kernel writes or reads.
+//   Weights are never written; and what was written before
 //   the last kernel that is launched otherwise, such as the embedding that a step begins with, may be
 //   read too.
 // * It calls `release_successor` as early as it likes: the next kernel keeps to the same rules, or

@@ -22,7 +22,7 @@
 namespace msgl {
 namespace {
 
-constexpr int BLOCKS = 64, THREADS = 512, PHASES = 2;
+constexpr int BLOCKS = 64, THREADS = 512, NORM_THREADS = 256, PHASES = 2;
 constexpr int64_t MAX_WAIT_NANOSECONDS = 60ll * 1000 * 1000 * 1000;
 
 // The flag memory of a rank: what each peer's block has told, and each block's epoch.
@@ -205,8 +205,10 @@ struct NormRows {
 
 // One-shot: `residual = round(residual + sum)`, then `x = rms_norm(residual)`, in the roundings of the
 // kernels one after the other.
+//
+// Two blocks have room on a multiprocessor, so that the blocks of four ranks that share a GPU do.
 template <class T>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(NORM_THREADS, 2)
     all_reduce_norm_kernel(msgl_peers peers, NormRows<T> a, int64_t half_bytes) {
     constexpr int N = Data<T>::N;
     using Group = typename Data<T>::Group;
@@ -221,7 +223,7 @@ __global__ void __launch_bounds__(THREADS)
     // A block without rows has nobody to meet.
     if (blockIdx.x < a.rows) {
         for (int64_t row = blockIdx.x; row < a.rows; row += BLOCKS) {
-            for (int64_t i = threadIdx.x; i < a.groups; i += THREADS) {
+            for (int64_t i = threadIdx.x; i < a.groups; i += NORM_THREADS) {
                 Group::load(a.x + row * a.x_stride + i * N).store(own + (row * a.groups + i) * N);
             }
         }
@@ -245,11 +247,11 @@ __global__ void __launch_bounds__(THREADS)
             };
 #pragma unroll
             for (int k = 0; k < KEPT; ++k) {
-                const int64_t i = threadIdx.x + static_cast<int64_t>(k) * THREADS;
+                const int64_t i = threadIdx.x + static_cast<int64_t>(k) * NORM_THREADS;
                 if (i < a.groups) kept[k] = first_pass(i);
             }
-            for (int64_t i = threadIdx.x + static_cast<int64_t>(KEPT) * THREADS; i < a.groups;
-                 i += THREADS) {
+            for (int64_t i = threadIdx.x + static_cast<int64_t>(KEPT) * NORM_THREADS; i < a.groups;
+                 i += NORM_THREADS) {
                 first_pass(i);
             }
             const float mean =
@@ -266,11 +268,11 @@ __global__ void __launch_bounds__(THREADS)
             };
 #pragma unroll
             for (int k = 0; k < KEPT; ++k) {
-                const int64_t i = threadIdx.x + static_cast<int64_t>(k) * THREADS;
+                const int64_t i = threadIdx.x + static_cast<int64_t>(k) * NORM_THREADS;
                 if (i < a.groups) second_pass(i, kept[k]);
             }
-            for (int64_t i = threadIdx.x + static_cast<int64_t>(KEPT) * THREADS; i < a.groups;
-                 i += THREADS) {
+            for (int64_t i = threadIdx.x + static_cast<int64_t>(KEPT) * NORM_THREADS; i < a.groups;
+                 i += NORM_THREADS) {
                 second_pass(i, Group::load(residual + i * N));
             }
             __syncthreads();  // `shared` is used again
@@ -366,7 +368,7 @@ extern "C" int32_t msgl_peer_all_reduce_norm(const msgl_peers *peers, int32_t dt
                                    static_cast<const T *>(weight),
                                    eps};
             all_reduce_norm_kernel<T>
-                <<<BLOCKS, THREADS, 0, stream_of(stream)>>>(*peers, rows, half_bytes);
+                <<<BLOCKS, NORM_THREADS, 0, stream_of(stream)>>>(*peers, rows, half_bytes);
             check_launch();
         });
     });

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use minisgl_comm::nccl::{NcclGroup, NcclId, NcclLibrary, NcclTimeouts};
-use minisgl_comm::peers::{PeerLimits, PeerSetup};
+use minisgl_comm::peers::{PeerLimits, PeerSetup, share_a_gpu};
 use minisgl_comm::{AbortHandle, CommError, Communicator, SingleRank, thread_group};
 use minisgl_kernels::Device;
 use minisgl_kernels::cuda::find_nccl;
@@ -193,20 +193,13 @@ pub(crate) fn connect_all(
     Ok(members.into_iter().map(|member| member.connect).collect())
 }
 
-/// Whether two ranks are on one GPU: good for tests, never for speed. NCCL must be asked for it, and
-/// nothing that waits for another rank may then be in a graph.
-pub(super) fn share_a_gpu(devices: &[Device]) -> bool {
-    let ordinal = |device: &Device| match device {
-        Device::Cpu(_) => None,
-        Device::Cuda(device) => Some(device.ordinal()),
-    };
-    let mut ordinals: Vec<usize> = devices.iter().filter_map(ordinal).collect();
-    ordinals.sort_unstable();
-    ordinals.windows(2).any(|pair| pair[0] == pair[1])
-}
-
 fn peer_setup(devices: &[Device]) -> Result<PeerSetup, CommError> {
-    PeerSetup::new(devices, PeerLimits::for_world(devices.len()))
+    let limits = if share_a_gpu(devices) {
+        PeerLimits::sharing_a_gpu()
+    } else {
+        PeerLimits::for_world(devices.len())
+    };
+    PeerSetup::new(devices, limits)
 }
 
 fn threads(world_size: usize) -> Result<Vec<Member>, ModelError> {

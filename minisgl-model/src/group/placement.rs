@@ -8,13 +8,13 @@ use minisgl_cache::KvLayout;
 use minisgl_kernels::Device;
 use minisgl_kernels::cuda::CudaLibraries;
 
-use super::members::share_a_gpu;
 use crate::decoder::Geometry;
 use crate::engine::{PhaseBackends, StepLimits};
 use crate::memory::{self, MemoryPlan};
 use crate::quantization;
 use crate::shard::Shard;
 use crate::{DeviceChoice, EngineOptions, LaunchObserver, ModelConfig, ModelError};
+use minisgl_comm::peers::share_a_gpu;
 
 /// One rank's own share of the decisions.
 pub(super) struct RankSetup {

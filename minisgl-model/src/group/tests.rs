@@ -300,37 +300,42 @@ fn a_rank_that_breaks_in_a_step_ends_the_group() {
     });
 }
 
-/// Two ranks that share a GPU and sum through its memory, if the tests are to use one.
-fn on_a_gpu() -> Option<EngineOptions> {
+/// Two ranks on these GPUs, if the tests are to use so many. Without graphs: what is to happen in a sum
+/// happens when it is queued.
+fn on_gpus(gpus: [usize; 2]) -> Option<EngineOptions> {
     let path = |name| std::env::var_os(name).map(std::path::PathBuf::from);
+    let count: usize = std::env::var("MINISGL_TEST_CUDA").ok()?.parse().unwrap();
     let prefixes = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(path);
     let libraries = crate::LibrarySearch {
         python_prefixes: prefixes.chain(["/usr/local", "/usr"].map(Into::into)).collect(),
         kernels: path("MINISGL_KERNELS"),
         ..Default::default()
     };
-    path("MINISGL_TEST_CUDA").filter(|count| !count.as_os_str().is_empty()).map(|_| EngineOptions {
+    gpus.iter().all(|gpu| *gpu < count).then(|| EngineOptions {
         device: DeviceChoice::Cuda,
-        gpus: Some(vec![0, 0]),
+        gpus: Some(gpus.to_vec()),
+        cuda_graph_max_bs: Some(0),
         libraries,
         ..options(2)
     })
 }
 
 #[test]
-fn a_rank_on_a_gpu_that_breaks_ends_the_group_whose_kernels_wait_for_it() {
-    let Some(options) = on_a_gpu() else { return };
-    for fault in FAULTS {
-        for good_steps in [IN_PREFILL, IN_DECODE] {
-            break_it(options.clone(), 1, fault, good_steps, true);
+fn a_rank_on_a_gpu_that_breaks_ends_the_group() {
+    for options in [[0, 0], [0, 1]].into_iter().filter_map(on_gpus) {
+        for fault in FAULTS {
+            for good_steps in [IN_PREFILL, IN_DECODE] {
+                break_it(options.clone(), 1, fault, good_steps, true);
+            }
         }
     }
 }
 
-/// Also if no step is ever late: kernels have less patience than that.
+/// Also if no step is ever late: kernels have less patience than that. (Ranks that share a GPU wait for
+/// each other before their kernels do.)
 #[test]
 fn a_kernel_that_waits_in_vain_ends_the_group() {
-    let Some(options) = on_a_gpu() else { return };
+    let Some(options) = on_gpus([0, 1]) else { return };
     let trigger = Arc::new(Trigger::default());
     let _release = Release(trigger.clone());
     let group = launch(&options, 1, Fault::Hang, &trigger);

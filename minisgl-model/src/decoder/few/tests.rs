@@ -1,3 +1,5 @@
+//! The layers for a few tokens against those for any number: the same bits on the CPU.
+
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
