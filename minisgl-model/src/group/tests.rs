@@ -120,6 +120,22 @@ impl Communicator for Interposed {
         self.inner.all_reduce(stream, data)
     }
 
+    fn all_reduce_add_rms_norm(
+        &self,
+        stream: &Stream,
+        x: ViewMut<'_>,
+        residual: ViewMut<'_>,
+        weight: View<'_>,
+        eps: f32,
+    ) -> Result<(), CommError> {
+        (self.before_sum)()?;
+        self.inner.all_reduce_add_rms_norm(stream, x, residual, weight, eps)
+    }
+
+    fn measure(&mut self, stream: &Stream) -> Result<Option<String>, CommError> {
+        self.inner.measure(stream)
+    }
+
     fn all_gather(
         &self,
         stream: &Stream,

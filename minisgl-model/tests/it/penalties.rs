@@ -414,6 +414,19 @@ fn a_bias_bans_and_forces_and_stop_tokens_wait() {
     assert!(!greedy(forced, &[300]).contains(&300));
 }
 
+/// The same bits; on a GPU, whose sums depend on the size of the batch, the same tokens and nearly the
+/// same bits.
+fn assert_same(got: &Output, want: &Output, id: u64) {
+    if !harness::on_gpu() {
+        assert_eq!(got, want, "request {id}");
+        return;
+    }
+    assert_eq!(got.tokens, want.tokens, "request {id}");
+    for (got, want) in got.logprobs.iter().zip(&want.logprobs) {
+        assert!((got.chosen - want.chosen).abs() < 1e-4, "request {id}: {got:?}, {want:?}");
+    }
+}
+
 /// Who else is in the batch, and that somebody has adjustments, changes nobody's bits.
 #[test]
 fn neighbours_change_nothing() {
@@ -438,10 +451,10 @@ fn neighbours_change_nothing() {
     for id in 0..32 {
         let index = id as usize;
         if id % 8 == 5 {
-            assert_eq!(run(&options, vec![with(id)])[0], together[index], "request {id}");
+            assert_same(&run(&options, vec![with(id)])[0], &together[index], id);
             changed += usize::from(together[index].tokens != without[index].tokens);
         } else {
-            assert_eq!(together[index], without[index], "request {id}");
+            assert_same(&together[index], &without[index], id);
         }
     }
     assert_eq!(changed, 4, "penalties and favourites make other tokens");

@@ -126,7 +126,7 @@ check comm "ranks on CPUs" checks/minisgl-comm
 for count in 1 2 4 8; do
     if [ "$count" -le "$gpus" ]; then
         check "model-$count" "model: golden and CPU against GPU, to tp $count" \
-            env MINISGL_TEST_CUDA="$count" "$model" --test-threads=1 golden:: gpu:: sampling::
+            env MINISGL_TEST_CUDA="$count" "$model" --test-threads=1 golden:: gpu:: penalties:: quantized:: sampling::
     fi
 done
 # Two processes as nodes, each with its own GPU; or with one GPU in common, which NCCL takes from 2.30.
