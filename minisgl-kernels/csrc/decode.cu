@@ -33,18 +33,22 @@ DecodeKernel decode_kernel_of() {
     return {&launch_decode<Shape>, Shape::TILE, std::max(blocks, 1)};
 }
 
-// Three stages where they fit in the shared memory of a block, or else two.
-template <int HEAD_DIM>
-DecodeKernel decode_kernel_for() {
-    using Deep = DecodeShape<HEAD_DIM, 4, 3>;
+// No launch function if it needs more shared memory than a block can have.
+template <class Shape>
+DecodeKernel decode_kernel_if_it_fits() {
     int device = 0, most = 0;
     check(cudaGetDevice(&device), "there is no current device");
     check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
           "the device tells no size of shared memory");
-    if (static_cast<size_t>(most) >= sizeof(typename Deep::Shared)) {
-        return decode_kernel_of<Deep>();
-    }
-    return decode_kernel_of<DecodeShape<HEAD_DIM, 4, 2>>();
+    if (static_cast<size_t>(most) < sizeof(typename Shape::Shared)) return {};
+    return decode_kernel_of<Shape>();
+}
+
+// Three stages where they fit, or else two.
+template <int HEAD_DIM>
+DecodeKernel decode_kernel_for() {
+    const DecodeKernel deep = decode_kernel_if_it_fits<DecodeShape<HEAD_DIM, 4, 3>>();
+    return deep.launch != nullptr ? deep : decode_kernel_of<DecodeShape<HEAD_DIM, 4, 2>>();
 }
 
 // No launch function if there is no such kernel.
@@ -60,8 +64,19 @@ DecodeKernel find_decode_kernel(const msgl_attention_config &config) {
     }
 }
 
-// Up to how many tiles of a pair one block does as fast as several that merge.
-constexpr int64_t WHOLE = 6;
+// Up to how many keys of a pair one block takes no longer than several that merge.
+constexpr int64_t WHOLE = 384;
+
+// The one for few sequences, whose blocks have a multiprocessor each: with more warps, a tile has more
+// keys. No launch function if there is none.
+DecodeKernel find_few_kernel(const msgl_attention_config &config) {
+    if (config.dtype != MSGL_BF16 || config.kv_dtype != MSGL_BF16) return {};
+    switch (config.head_dim) {
+        case 64: return decode_kernel_if_it_fits<DecodeShape<64, 8, 3>>();
+        case 128: return decode_kernel_if_it_fits<DecodeShape<128, 8, 3>>();
+        default: return {};
+    }
+}
 
 constexpr int64_t ALIGNMENT = 256;
 constexpr int64_t aligned(int64_t bytes) { return ceil_div(bytes, ALIGNMENT) * ALIGNMENT; }
@@ -95,7 +110,7 @@ Sizes sizes_of(const msgl_attention_config &config, int64_t blocks) {
 class Native final : public Backend {
    public:
     explicit Native(const msgl_attention_config &config)
-        : config_(config), kernel_(find_decode_kernel(config)) {
+        : config_(config), kernel_(find_decode_kernel(config)), few_(find_few_kernel(config)) {
         if (kernel_.launch == nullptr) return;
         blocks_ = num_processors() * kernel_.blocks_per_processor;
         sizes_ = sizes_of(config, blocks_);
@@ -122,8 +137,10 @@ class Native final : public Backend {
         auto *kv_lens = reinterpret_cast<int32_t *>(starts + blocks_);
         const int64_t heads =
             static_cast<int64_t>(config_.num_kv_heads) * tiles_of_heads(config_);
+        const DecodeKernel &kernel = kernel_for(n);
+        const int64_t blocks = blocks_of(kernel);
         const auto tiles_of = [&](int sequence) {
-            return std::max<int64_t>(ceil_div(batch.kv_lens[sequence], kernel_.tile), 1);
+            return std::max<int64_t>(ceil_div(batch.kv_lens[sequence], kernel.tile), 1);
         };
         *num_tiles = 0;
         for (int j = 0; j < n; ++j) *num_tiles += heads * tiles_of(j);
@@ -131,9 +148,8 @@ class Native final : public Backend {
         int64_t before = 0;  // tiles of the sequences before
         // Where there are fewer tiles than blocks, a block for each; but for a few tiles of one
         // sequence a block for each pair, since merging takes longer than they do.
-        const bool whole = n == 1 && tiles_of(0) <= WHOLE && heads <= blocks_;
-        const auto busy =
-            static_cast<int>(whole ? heads : std::min<int64_t>(blocks_, *num_tiles));
+        const bool whole = n == 1 && batch.kv_lens[0] <= WHOLE && heads <= blocks;
+        const auto busy = static_cast<int>(whole ? heads : std::min(blocks, *num_tiles));
         *num_blocks = busy;
         for (int block = 0; block < busy; ++block) {
             const int64_t first = first_tile_of(block, busy, *num_tiles);
@@ -198,12 +214,25 @@ class Native final : public Backend {
         a.partial_softmax = reinterpret_cast<Softmax *>(at);
         at += sizes_.softmaxes;
         a.partial = reinterpret_cast<float *>(at);
-        kernel_.launch(a, blocks_, stream);
+        const DecodeKernel &kernel = kernel_for(n_);
+        kernel.launch(a, static_cast<int>(blocks_of(kernel)), stream);
     }
 
    private:
+    // By nothing but the number of sequences: a graph keeps its kernel.
+    const DecodeKernel &kernel_for(int n) const {
+        const int64_t pairs = static_cast<int64_t>(n) * config_.num_kv_heads *
+                              tiles_of_heads(config_);
+        return few_.launch != nullptr && pairs <= num_processors() ? few_ : kernel_;
+    }
+    // Not more than blocks_.
+    int64_t blocks_of(const DecodeKernel &kernel) const {
+        return std::min<int64_t>(
+            blocks_, static_cast<int64_t>(num_processors()) * kernel.blocks_per_processor);
+    }
+
     msgl_attention_config config_;
-    DecodeKernel kernel_;
+    DecodeKernel kernel_, few_;
     int blocks_ = 0;
     Sizes sizes_{};
     DeviceMemory memory_;

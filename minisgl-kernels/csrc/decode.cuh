@@ -76,6 +76,10 @@ struct DecodeShape {
     static constexpr int ROW = HEAD_DIM + 8;
     // Queries stay in registers where there is room.
     static constexpr bool KEEPS_QUERIES = HEAD_DIM <= 128;
+    // Blocks that a multiprocessor has room for.
+    static constexpr int PER_PROCESSOR = WARPS > 4 ? 1 : 2;
+    // Warps add up what they have in turn, in so many groups at a time.
+    static constexpr int GROUPS = WARPS > 4 ? 2 : 1;
 
     struct Stage {
         bf16 keys[KEYS][ROW], values[KEYS][ROW];
@@ -89,7 +93,7 @@ struct DecodeShape {
     struct Shared {
         Stage stages[WARPS][STAGES];
         union {
-            Sums sums;
+            Sums sums[GROUPS];
             Queries queries;  // overwritten by sums where they are kept in registers
         };
         Queries kept[KEEPS_QUERIES ? 0 : 1];
@@ -317,10 +321,11 @@ __device__ __forceinline__ float part_of(float max, float most) {
     return max == -INFINITY ? 0.0f : exp2f(max - most);
 }
 
-// Adds up what the warps have, into shared.sums; shared.softmaxes[0] is then that of all.
+// Adds up what the warps of each group have of the first `count` rows, into shared.sums;
+// shared.softmaxes[0] is then that of all.
 template <class Shape>
-__device__ void merge_warps(typename Shape::Shared &shared, Running<Shape> &mine, int warp,
-                            int lane) {
+__device__ void merge_warps(typename Shape::Shared &shared, Running<Shape> &mine, int count,
+                            int warp, int lane) {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
         float sum = mine.sum[row];
@@ -339,14 +344,17 @@ __device__ void merge_warps(typename Shape::Shared &shared, Running<Shape> &mine
         }
         part[row] = part_of(mine.max[row], most);
     }
-    for (int turn = 0; turn < Shape::WARPS; ++turn) {
-        if (turn == warp) {
+    constexpr int TURNS = Shape::WARPS / Shape::GROUPS;
+    typename Shape::Sums &sums = shared.sums[warp / TURNS];
+    for (int turn = 0; turn < TURNS; ++turn) {
+        if (turn == warp % TURNS) {
 #pragma unroll
-            for (int i = 0; i < Shape::HEAD_DIM / 8; ++i) {
+            for (int row = 0; row < 2; ++row) {
+                if (lane / 4 + row * 8 >= count) continue;
 #pragma unroll
-                for (int row = 0; row < 2; ++row) {
+                for (int i = 0; i < Shape::HEAD_DIM / 8; ++i) {
                     auto *at = reinterpret_cast<float2 *>(
-                        &shared.sums.at[lane / 4 + row * 8][i * 8 + lane % 4 * 2]);
+                        &sums.at[lane / 4 + row * 8][i * 8 + lane % 4 * 2]);
                     float2 sum = turn == 0 ? make_float2(0.0f, 0.0f) : *at;
                     sum.x += mine.out[i][row * 2] * part[row];
                     sum.y += mine.out[i][row * 2 + 1] * part[row];
@@ -412,24 +420,23 @@ __device__ void merge_blocks(const DecodeArguments &a, const PairRows<Shape> &ro
     };
     for (int i = threadIdx.x; i < rows.count * FOURS; i += Shape::THREADS) {
         const int row = i / FOURS, column = i % FOURS * 4;
-        float most = -INFINITY;
-#pragma unroll 8
-        for (int block = first; block <= last; ++block) {
-            most = fmaxf(most, __ldcg(&a.partial_softmax[place(block) * HEADS + row].max));
-        }
-        float total = 0.0f;
+        float most = -INFINITY, total = 0.0f;
         float4 sums = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll 8
         for (int block = first; block <= last; ++block) {
             const int64_t at = place(block) * HEADS + row;
-            const float part = part_of(__ldcg(&a.partial_softmax[at].max), most);
+            const float max = __ldcg(&a.partial_softmax[at].max);
+            const float sum = __ldcg(&a.partial_softmax[at].sum);
             const float4 x = __ldcg(
                 reinterpret_cast<const float4 *>(a.partial + at * Shape::HEAD_DIM + column));
-            total += __ldcg(&a.partial_softmax[at].sum) * part;
-            sums.x += x.x * part;
-            sums.y += x.y * part;
-            sums.z += x.z * part;
-            sums.w += x.w * part;
+            const float before = most;
+            most = fmaxf(most, max);
+            const float shrink = part_of(before, most), part = part_of(max, most);
+            total = total * shrink + sum * part;
+            sums.x = sums.x * shrink + x.x * part;
+            sums.y = sums.y * shrink + x.y * part;
+            sums.z = sums.z * shrink + x.z * part;
+            sums.w = sums.w * shrink + x.w * part;
         }
         write_out(a.out + rows.sequence * a.out_stride + rows.column(row) + column, sums, total);
     }
@@ -446,14 +453,22 @@ __device__ void finish(const DecodeArguments &a, typename Shape::Shared &shared,
                        Running<Shape> &running, const Cursor<Shape::TILE> &cursor,
                        int64_t pair_begin, const Stretch &stretch, int warp, int lane) {
     constexpr int FOURS = Shape::HEAD_DIM / 4;
-    merge_warps<Shape>(shared, running, warp, lane);
     const auto rows = PairRows<Shape>::of(a, cursor);
+    merge_warps<Shape>(shared, running, rows.count, warp, lane);
     const int64_t pair_end = pair_begin + cursor.tiles;
     const bool whole = stretch.begin <= pair_begin && pair_end <= stretch.end;
     const int64_t place = static_cast<int64_t>(blockIdx.x) * 2 + (stretch.begin < pair_begin);
     for (int i = threadIdx.x; i < rows.count * FOURS; i += Shape::THREADS) {
         const int row = i / FOURS, column = i % FOURS * 4;
-        const auto sums = *reinterpret_cast<const float4 *>(&shared.sums.at[row][column]);
+        auto sums = *reinterpret_cast<const float4 *>(&shared.sums[0].at[row][column]);
+#pragma unroll
+        for (int group = 1; group < Shape::GROUPS; ++group) {
+            const auto more = *reinterpret_cast<const float4 *>(&shared.sums[group].at[row][column]);
+            sums.x += more.x;
+            sums.y += more.y;
+            sums.z += more.z;
+            sums.w += more.w;
+        }
         if (whole) {
             write_out(a.out + rows.sequence * a.out_stride + rows.column(row) + column, sums,
                       shared.softmaxes[0][row].sum);
@@ -512,7 +527,7 @@ __device__ void load_queries(const DecodeArguments &a, typename Shape::Shared &s
 }
 
 template <class Shape>
-__global__ void __launch_bounds__(Shape::THREADS, 2) decode_kernel(DecodeArguments a) {
+__global__ void __launch_bounds__(Shape::THREADS, Shape::PER_PROCESSOR) decode_kernel(DecodeArguments a) {
     extern __shared__ __align__(128) char memory[];
     auto &shared = *reinterpret_cast<typename Shape::Shared *>(memory);
     release_successor();
