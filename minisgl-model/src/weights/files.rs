@@ -87,13 +87,18 @@ struct Index {
 
 impl SafetensorsFiles {
     /// Opens the files that `model.safetensors.index.json` names, or `model.safetensors`, or else all
-    /// `*.safetensors` there are (but `consolidated*`, which are the same weights again).
+    /// `*.safetensors` there are (but `consolidated*`, which are the same weights again). An index whose
+    /// files are not all there counts for nothing beside a `model.safetensors`.
     ///
     /// # Errors
     /// [`ModelError`] that names the file: missing or broken. What is wrong with single tensors is
     /// in [`SafetensorsFiles::problems`].
     pub fn open(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         let index = checkpoint.read(INDEX)?.map(|json| parse_index(&json)).transpose()?;
+        let index = match index {
+            Some(index) if is_left_behind(&index, checkpoint)? => None,
+            other => other,
+        };
         let names: BTreeSet<String> = match &index {
             Some(index) => index.weight_map.values().cloned().collect(),
             None => file_names(checkpoint)?,
@@ -246,6 +251,12 @@ fn file_names(checkpoint: &Checkpoint) -> Result<BTreeSet<String>, ModelError> {
         }),
         None => Err(ModelError::MissingFile(SINGLE.to_owned())),
     }
+}
+
+/// Whether it is of shards that were there once, and the weights are in one file now.
+fn is_left_behind(index: &Index, checkpoint: &Checkpoint) -> Result<bool, ModelError> {
+    let all: BTreeSet<String> = checkpoint.file_names()?.into_iter().collect();
+    Ok(all.contains(SINGLE) && !index.weight_map.values().all(|shard| all.contains(shard)))
 }
 
 fn parse_index(json: &[u8]) -> Result<Index, ModelError> {

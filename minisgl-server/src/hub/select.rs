@@ -35,10 +35,11 @@ pub(super) fn is_pickled(name: &str) -> bool {
 }
 
 /// The files with weights among `names`: those of the `index` if there is one, else the one file, else
-/// all of safetensors but `consolidated*`, which are the same weights in another layout.
+/// all of safetensors but `consolidated*`, which are the same weights in another layout. If the index
+/// lists what is not there, the one file comes before it.
 ///
 /// # Errors
-/// A sentence about an index that is none, or that lists what is not there.
+/// A sentence about an index that is none, or that lists what is not there while there is no one file.
 pub(super) fn weights(
     names: &BTreeSet<&str>,
     index: Option<&[u8]>,
@@ -55,6 +56,7 @@ pub(super) fn weights(
             return Err(format!("{shard:?} is not the name of a safetensors file"));
         }
         return match shards.iter().find(|shard| !names.contains(shard.as_str())) {
+            Some(_) if names.contains(SINGLE) => Ok(BTreeSet::from([SINGLE.to_owned()])),
             Some(missing) => Err(format!("{missing} is not there")),
             None => Ok(shards),
         };
@@ -96,6 +98,8 @@ mod tests {
         let index = |file: &str| format!(r#"{{"weight_map": {{"x": {file:?}}}}}"#);
         let error = select(&["a.safetensors"], Some(&index("b.safetensors"))).unwrap_err();
         assert_eq!(error, "b.safetensors is not there");
+        let left_behind = select(&["a.safetensors", SINGLE], Some(&index("b.safetensors")));
+        assert_eq!(left_behind.unwrap(), [SINGLE]);
         for file in ["../a.safetensors", "/a.safetensors", "a.bin", ""] {
             let error = select(&["a.safetensors"], Some(&index(file))).unwrap_err();
             assert!(error.ends_with("is not the name of a safetensors file"), "{error}");

@@ -43,6 +43,12 @@ fn one_file_or_several_with_an_index() {
     index(r#"{"a": "x-1.safetensors", "b": "x-2.safetensors"}"#).unwrap();
     assert_eq!(open(path).unwrap().names().count(), 2);
     index(r#"{"a": "x-1.safetensors", "b": "x-3.safetensors"}"#).unwrap();
+    assert_eq!(
+        open(path).unwrap().total_bytes(),
+        32,
+        "the index was left behind by another layout"
+    );
+    std::fs::remove_file(path.join(SINGLE)).unwrap();
     assert_eq!(error(path), "the checkpoint has no x-3.safetensors");
     index(r#"{"a": "x-1.safetensors", "c": "x-2.safetensors"}"#).unwrap();
     let missing = "c is not in x-2.safetensors, where model.safetensors.index.json says it is";
