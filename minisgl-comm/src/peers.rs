@@ -65,7 +65,7 @@ impl PeerLimits {
     }
 }
 
-/// As for people: `one-shot to 256 KiB, two-shot to 8 MiB`.
+/// For people: `one-shot to 256 KiB, two-shot to 8192 KiB`.
 impl fmt::Display for PeerLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { one_shot_bytes, two_shot_bytes } = *self;
@@ -243,9 +243,7 @@ impl Communicator for PeerRank {
             let done = ops::add_rms_norm(stream, x, residual, weight, eps);
             return done.map_err(|error| self.fail(error.into()));
         }
-        if let Some(reason) = self.abort.reason() {
-            return Err(CommError::Aborted { reason });
-        }
+        self.check()?;
         let kernel = || self.peers.all_reduce_add_rms_norm(stream, x, residual, weight, eps);
         self.queue(kernel).map_err(|error| self.fail(error))
     }

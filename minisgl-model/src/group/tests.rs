@@ -320,7 +320,8 @@ fn a_rank_that_breaks_in_a_step_ends_the_group() {
 /// happens when it is queued.
 fn on_gpus(gpus: [usize; 2]) -> Option<EngineOptions> {
     let path = |name| std::env::var_os(name).map(std::path::PathBuf::from);
-    let count: usize = std::env::var("MINISGL_TEST_CUDA").ok()?.parse().unwrap();
+    let count = std::env::var("MINISGL_TEST_CUDA").ok().filter(|count| !count.is_empty())?;
+    let count: usize = count.parse().unwrap();
     let prefixes = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(path);
     let libraries = crate::LibrarySearch {
         python_prefixes: prefixes.chain(["/usr/local", "/usr"].map(Into::into)).collect(),
