@@ -4,8 +4,8 @@
 // A block computes a few rows of the product at a time, all its threads along k, and goes on to others
 // until there are none left. The next rows of the matrix are under way while these are added up, and
 // the first of them are fetched before the kernel before this one has ended: weights do not depend on
-// it. (That all threads share a row counts twice: what x is read for is R rows, and few numbers are
-// added up one after the other.)
+// it. All threads share a row for two reasons: a block reads x once for several rows, where every warp
+// would, and each thread has few numbers to add up one after the other.
 #include "early.cuh"
 
 namespace msgl {
