@@ -44,16 +44,12 @@ pub trait Communicator: Send {
     fn all_reduce_add_rms_norm(
         &self,
         stream: &Stream,
-        mut x: ViewMut<'_>,
+        x: ViewMut<'_>,
         residual: ViewMut<'_>,
         weight: View<'_>,
         eps: f32,
     ) -> Result<(), CommError> {
-        self.all_reduce(stream, x.reborrow())?;
-        ops::add_rms_norm(stream, x, residual, weight, eps).map_err(|error| {
-            self.abort(&format!("rank {}: {error}", self.rank()));
-            error.into()
-        })
+        sum_then_norm(self, stream, x, residual, weight, eps)
     }
 
     /// Collects every rank's `input` on every rank.
@@ -108,4 +104,20 @@ pub trait Communicator: Send {
     /// Makes every call that waits now, and every later one, on any rank of the group, fail with
     /// [`CommError::Aborted`]. If the group has been aborted before, the first reason stays.
     fn abort(&self, reason: &str);
+}
+
+/// [`Communicator::all_reduce_add_rms_norm`] in two steps.
+pub(crate) fn sum_then_norm(
+    comm: &(impl Communicator + ?Sized),
+    stream: &Stream,
+    mut x: ViewMut<'_>,
+    residual: ViewMut<'_>,
+    weight: View<'_>,
+    eps: f32,
+) -> Result<(), CommError> {
+    comm.all_reduce(stream, x.reborrow())?;
+    ops::add_rms_norm(stream, x, residual, weight, eps).map_err(|error| {
+        comm.abort(&format!("rank {}: {error}", comm.rank()));
+        error.into()
+    })
 }

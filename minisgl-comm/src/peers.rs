@@ -14,9 +14,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use minisgl_kernels::cuda::{AbortFlag, PeerAlgorithm, PeerGroup, PeerMemory, check_peer_access};
-use minisgl_kernels::{Device, Stream, View, ViewMut, ops};
+use minisgl_kernels::{Device, Stream, View, ViewMut};
 
 use crate::call::Call;
+use crate::communicator::sum_then_norm;
 use crate::{AbortHandle, CommError, Communicator};
 
 /// Most bytes of one sum through peer memory.
@@ -233,15 +234,13 @@ impl Communicator for PeerRank {
     fn all_reduce_add_rms_norm(
         &self,
         stream: &Stream,
-        mut x: ViewMut<'_>,
+        x: ViewMut<'_>,
         residual: ViewMut<'_>,
         weight: View<'_>,
         eps: f32,
     ) -> Result<(), CommError> {
         if !self.is_one_kernel(x.as_view()) {
-            self.all_reduce(stream, x.reborrow())?;
-            let done = ops::add_rms_norm(stream, x, residual, weight, eps);
-            return done.map_err(|error| self.fail(error.into()));
+            return sum_then_norm(self, stream, x, residual, weight, eps);
         }
         self.check()?;
         let kernel = || self.peers.all_reduce_add_rms_norm(stream, x, residual, weight, eps);
@@ -290,7 +289,8 @@ impl Communicator for PeerRank {
     }
 }
 
-/// Whether two of them are the same GPU: good for tests, never for speed.
+/// Whether two of them are the same GPU: good for tests, never for speed. NCCL must be asked for it, and
+/// nothing that waits for another rank may then be in a graph.
 pub fn share_a_gpu(devices: &[Device]) -> bool {
     let ordinal = |device: &Device| match device {
         Device::Cpu(_) => None,

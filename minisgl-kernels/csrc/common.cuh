@@ -55,6 +55,12 @@ __device__ __forceinline__ float round_to(float x) {
     return to_float(from_float<T>(x));
 }
 
+// An element of rms_norm's result, with its roundings.
+template <class T>
+__device__ __forceinline__ T normalized(T x, float scale, T weight) {
+    return from_float<T>(round_to<T>(to_float(x) * scale) * to_float(weight));
+}
+
 // ---- rows -------------------------------------------------------------------------------------
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -131,12 +131,8 @@ class Native final : public Backend {
         if (!decodes_) return;
 
         char *pinned = pinned_->next();
-        auto *num_tiles = reinterpret_cast<int64_t *>(pinned);
-        auto *num_blocks = num_tiles + 1;
-        auto *starts = reinterpret_cast<Start *>(num_blocks + 1);
-        auto *kv_lens = reinterpret_cast<int32_t *>(starts + blocks_);
-        const int64_t heads =
-            static_cast<int64_t>(config_.num_kv_heads) * tiles_of_heads(config_);
+        const auto [num_tiles, num_blocks, starts, kv_lens] = parts_of(pinned);
+        const int64_t heads = pairs_of_sequence();
         const DecodeKernel &kernel = kernel_for(n);
         const int64_t blocks = blocks_of(kernel);
         const auto tiles_of = [&](int sequence) {
@@ -184,9 +180,7 @@ class Native final : public Backend {
         }
         constexpr float LOG2_E = 1.4426950408889634f;
         char *at = memory_.as<char>();
-        const auto *num_tiles = reinterpret_cast<const int64_t *>(at);
-        const auto *num_blocks = num_tiles + 1;
-        const auto *starts = reinterpret_cast<const Start *>(num_blocks + 1);
+        const auto [num_tiles, num_blocks, starts, kv_lens] = parts_of(at);
         DecodeArguments a{};
         a.q = static_cast<const bf16 *>(q.data);
         a.out = static_cast<bf16 *>(out.data);
@@ -206,8 +200,7 @@ class Native final : public Backend {
         a.num_kv_heads = args.num_kv_heads;
         a.tiles_of_heads = tiles_of_heads(config_);
         a.scale_log2 = args.scale * LOG2_E;
-        a.schedule = {num_tiles, num_blocks, starts,
-                      reinterpret_cast<const int32_t *>(starts + blocks_)};
+        a.schedule = {num_tiles, num_blocks, starts, kv_lens};
         at += sizes_.schedule;
         a.arrivals = reinterpret_cast<int32_t *>(at);
         at += sizes_.arrivals;
@@ -219,11 +212,25 @@ class Native final : public Backend {
     }
 
    private:
+    // A schedule in memory of the host or the device.
+    struct Parts {
+        int64_t *num_tiles, *num_blocks;
+        Start *starts;
+        int32_t *kv_lens;
+    };
+    Parts parts_of(char *schedule) const {
+        auto *num_tiles = reinterpret_cast<int64_t *>(schedule);
+        auto *num_blocks = num_tiles + 1;
+        auto *starts = reinterpret_cast<Start *>(num_blocks + 1);
+        return {num_tiles, num_blocks, starts, reinterpret_cast<int32_t *>(starts + blocks_)};
+    }
+    int64_t pairs_of_sequence() const {
+        return static_cast<int64_t>(config_.num_kv_heads) * tiles_of_heads(config_);
+    }
     // By nothing but the number of sequences: a graph keeps its kernel.
     const DecodeKernel &kernel_for(int n) const {
-        const int64_t pairs = static_cast<int64_t>(n) * config_.num_kv_heads *
-                              tiles_of_heads(config_);
-        return few_.launch != nullptr && pairs <= num_processors() ? few_ : kernel_;
+        const bool few = few_.launch != nullptr && n * pairs_of_sequence() <= num_processors();
+        return few ? few_ : kernel_;
     }
     // Not more than blocks_.
     int64_t blocks_of(const DecodeKernel &kernel) const {

@@ -5,9 +5,8 @@
 // Rules for a kernel that is launched by `launch_early`:
 // * Every block that does anything calls `await_predecessor` on at least one thread, and there is always
 //   such a block. Before that call it reads or writes nothing that an earlier kernel writes or reads.
-//   Weights are never written; and what was written before
-//   the last kernel that is launched otherwise, such as the embedding that a step begins with, may be
-//   read too.
+//   (Weights are never written; and what was written before the last kernel that is launched
+//   otherwise, such as the embedding that a step begins with, may be read.)
 // * It calls `release_successor` as early as it likes: the next kernel keeps to the same rules, or
 //   starts when this one has ended.
 #pragma once

@@ -99,8 +99,7 @@ __device__ void normalize(const Arguments<Out> &a, bf16 *lines) {
             const Wide factor = Wide::load(lines - k + at);
 #pragma unroll
             for (int j = 0; j < N; ++j) {
-                const float normalized = round_to<bf16>(to_float(pack.at[j]) * scale);
-                pack.at[j] = from_float<bf16>(normalized * to_float(factor.at[j]));
+                pack.at[j] = normalized(pack.at[j], scale, factor.at[j]);
             }
             pack.store(lines + m * k + at);
         }

@@ -61,8 +61,7 @@ __global__ void rms_norm_kernel(const T *x, int64_t x_stride, T *residual, int64
         const Wide factor = Wide::load(weight + i * N);
 #pragma unroll
         for (int j = 0; j < N; ++j) {
-            const float normalized = round_to<T>(to_float(pack.at[j]) * scale);
-            pack.at[j] = from_float<T>(normalized * to_float(factor.at[j]));
+            pack.at[j] = normalized(pack.at[j], scale, factor.at[j]);
         }
         pack.store(out + i * N);
     };

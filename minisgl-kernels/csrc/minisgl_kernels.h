@@ -104,8 +104,8 @@ int32_t msgl_qk_norm_rope_store_fp8(int32_t dtype, msgl_rows q, msgl_rows k, msg
 int32_t msgl_gemv(int32_t out_dtype, msgl_rows x, msgl_rows w, msgl_rows out, msgl_stream stream);
 /* The same, all bfloat16, with what stands before and after it: residual += gemv(x, w);
  * out = gemv(rms_norm(x, norm, eps), w); out = silu_and_mul(gemv(rms_norm(x, norm, eps), w)), where w
- * has 2 n rows. norm: [k], aligned to 16 bytes; (m + 1) k elements fit into 47 KiB. The bits are those
- * of the calls one after the other but for the order of the norm's sum. */
+ * has 2 n rows. norm: [k], aligned to 16 bytes; (m + 1) k elements fit into 47 KiB. Roundings are those
+ * of the calls one after the other; after a norm, sums are added up in another order. */
 int32_t msgl_gemv_add(msgl_rows x, msgl_rows w, msgl_rows residual, msgl_stream stream);
 int32_t msgl_norm_gemv(msgl_rows x, const void *norm, float eps, msgl_rows w, msgl_rows out,
                        msgl_stream stream);

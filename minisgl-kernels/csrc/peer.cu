@@ -261,8 +261,7 @@ __global__ void __launch_bounds__(NORM_THREADS, 2)
                 const Group factor = Group::load(a.weight + i * N);
 #pragma unroll
                 for (int j = 0; j < N; ++j) {
-                    const float normalized = round_to<T>(to_float(group.at[j]) * scale);
-                    group.at[j] = from_float<T>(normalized * to_float(factor.at[j]));
+                    group.at[j] = normalized(group.at[j], scale, factor.at[j]);
                 }
                 group.store(x + i * N);
             };

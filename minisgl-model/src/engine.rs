@@ -6,7 +6,7 @@
 //! that for the results.
 
 mod graphs;
-mod phases;
+pub(crate) mod phases;
 mod tuning;
 
 use std::path::Path;

@@ -20,6 +20,7 @@ use minisgl_kernels::{DType, Device, Error, Stream};
 use self::sizes::Sizes;
 use self::timer::Timer;
 pub use self::work::{Bound, Ceilings, Work};
+use crate::engine::phases::{FA_IS_FOR_PREFILL, needs_a_gpu};
 use crate::group::devices;
 use crate::options::AttentionBackend as Choice;
 use crate::{EngineOptions, LaunchObserver, ModelError};
@@ -93,7 +94,7 @@ fn of_prefill(choice: Choice, device: &Device) -> Result<Vec<AttentionBackend>, 
 
 fn of_decode(choice: Choice, device: &Device) -> Result<Vec<AttentionBackend>, ModelError> {
     if choice == Choice::Fa {
-        let problem = "fa has prefill kernels only: use fa,fi".to_owned();
+        let problem = FA_IS_FOR_PREFILL.to_owned();
         return Err(ModelError::Option { option: "--attn", problem });
     }
     named(choice, device, &[AttentionBackend::Fi, AttentionBackend::Native])
@@ -106,10 +107,7 @@ fn named(
 ) -> Result<Vec<AttentionBackend>, ModelError> {
     let one = match (choice, device) {
         (Choice::Auto, Device::Cpu(_)) => AttentionBackend::Native,
-        (_, Device::Cpu(_)) => {
-            let problem = format!("{choice} needs a GPU; the CPU has only auto");
-            return Err(ModelError::Option { option: "--attn", problem });
-        }
+        (_, Device::Cpu(_)) => return Err(needs_a_gpu(&choice)),
         (Choice::Auto, Device::Cuda(_)) => return Ok(all.to_vec()),
         (Choice::Fa, _) => AttentionBackend::Fa,
         (Choice::Fi, _) => AttentionBackend::Fi,

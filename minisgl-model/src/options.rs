@@ -139,12 +139,13 @@ pub enum DeviceChoice {
 /// How GPUs sum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AllReduceChoice {
-    /// Small arrays through peer memory if there is access to it, which takes one process; all others
-    /// through NCCL.
+    /// Small arrays through peer memory if there is access to it, which takes one process, and if it
+    /// is the faster way, which is measured at start; all others through NCCL.
     Auto,
     /// NCCL alone.
     Nccl,
-    /// As `Auto` in one process, or an error without peer access.
+    /// As `Auto` in one process, but peer memory for all that it can sum, by limits that are the same
+    /// at every start; or an error without peer access.
     P2p,
 }
 

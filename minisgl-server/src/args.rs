@@ -230,8 +230,8 @@ pub(crate) struct ServeArgs {
     /// [default: 0,1,..]
     #[arg(long, value_name = "N,N,..", value_delimiter = ',', help_heading = "Machine")]
     pub(crate) devices: Option<Vec<usize>>,
-    /// How GPUs sum: auto (small arrays through each other's memory, large ones and those of several
-    /// nodes through NCCL), nccl, p2p
+    /// How GPUs sum: auto (small arrays through each other's memory where measuring at start finds
+    /// that faster; large ones and those of several nodes through NCCL), nccl, p2p (nothing measured)
     #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Machine")]
     pub(crate) all_reduce: AllReduceChoice,
     /// Seconds that one of NCCL's collectives may take before the group counts as broken

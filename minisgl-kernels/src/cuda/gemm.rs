@@ -29,6 +29,9 @@ pub(crate) use tune::{load, save, tune};
 /// Plans that are kept. Prefill has a new number of rows in every step, so they come and go.
 const MAX_PLANS: usize = 4096;
 
+/// The most rows of `x` that our own kernels for a few rows take.
+pub(crate) const MAX_GEMV_ROWS: i64 = 4;
+
 /// Of addresses: what the widest loads of a kernel need. More makes no difference to it.
 const MAX_ALIGNMENT: usize = 16;
 
@@ -166,14 +169,13 @@ fn multiply(
 /// it has ended, which counts for matrices that are read in microseconds, and for one row it reads as
 /// fast as anything. (Measured on an H100: see BENCHMARKS.md.)
 fn is_gemv(x: &Rows, w: &Rows) -> bool {
-    const MAX_ROWS: i64 = 4;
     const MAX_ELEMENTS: i64 = 16 << 20;
     let is_wide = |rows: &Rows| {
         rows.data.addr().is_multiple_of(MAX_ALIGNMENT)
             && rows.row_len % 8 == 0
             && (rows.rows == 1 || rows.stride % 8 == 0)
     };
-    let is_faster = x.rows == 1 || x.rows <= MAX_ROWS && w.rows * w.row_len <= MAX_ELEMENTS;
+    let is_faster = x.rows == 1 || x.rows <= MAX_GEMV_ROWS && w.rows * w.row_len <= MAX_ELEMENTS;
     is_faster && is_wide(x) && is_wide(w)
 }
 

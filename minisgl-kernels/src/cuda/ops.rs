@@ -13,7 +13,7 @@ mod sampling;
 
 pub(crate) use adjust::{bias_logits, clear_counts, count_ids, penalize_logits};
 pub(crate) use attention::{CudaAttention, paged_attention};
-pub(crate) use few_rows::{few_rows, gemm_add, norm_gemm, norm_gemm_silu};
+pub(crate) use few_rows::{few_rows, gemm_add, norm_gemm};
 pub(crate) use fp8::quantize_rows;
 pub(crate) use layers::{
     add_rms_norm, qk_norm_rope, qk_norm_rope_store, rms_norm, silu_and_mul, store_kv,

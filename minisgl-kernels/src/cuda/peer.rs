@@ -34,8 +34,7 @@ impl PeerMemory {
     /// [`Error::Unavailable`] on the CPU, [`Error::OutOfMemory`] if there is not so much.
     pub fn new(device: &Device, staging_bytes: usize) -> Result<Self, Error> {
         let Device::Cuda(device) = device else {
-            let text = "sums through peer memory need GPUs";
-            return Err(Error::Unavailable(text.to_owned()));
+            return Err(needs_gpus());
         };
         // SAFETY: it only computes.
         let flag_bytes = unsafe { (device.kernels().functions.msgl_peer_flag_bytes)() };
@@ -62,8 +61,7 @@ impl AbortFlag {
     /// [`Error::Unavailable`] on the CPU, [`Error::Device`] if the driver refuses.
     pub fn new(device: &Device) -> Result<Self, Error> {
         let Device::Cuda(device) = device else {
-            let text = "sums through peer memory need GPUs";
-            return Err(Error::Unavailable(text.to_owned()));
+            return Err(needs_gpus());
         };
         let memory = Pinned::zeroed(device, size_of::<AtomicU32>())?;
         let device_address = memory.device_address()?;
@@ -151,8 +149,7 @@ impl PeerGroup {
     ) -> Result<(), Error> {
         check_float_rows(OP, "data", data.as_view())?;
         let Stream::Cuda(stream) = stream else {
-            let text = "sums through peer memory need GPUs";
-            return Err(Error::Unavailable(text.to_owned()));
+            return Err(needs_gpus());
         };
         let bytes = data.num_elements() * data.dtype().size_bytes();
         if bytes > self.staging_bytes {
@@ -190,8 +187,7 @@ impl PeerGroup {
         const OP: &str = "peer_all_reduce_norm";
         check::add_rms_norm(x.as_view(), residual.as_view(), weight, eps)?;
         let Stream::Cuda(stream) = stream else {
-            let text = "sums through peer memory need GPUs";
-            return Err(Error::Unavailable(text.to_owned()));
+            return Err(needs_gpus());
         };
         let bytes = x.num_elements() * x.dtype().size_bytes();
         if bytes > self.staging_bytes / 2 {
@@ -223,6 +219,10 @@ impl PeerGroup {
         }
         peers
     }
+}
+
+fn needs_gpus() -> Error {
+    Error::Unavailable("sums through peer memory need GPUs".to_owned())
 }
 
 /// Asks, and changes nothing, whether every one of these GPUs can read the memory of all others.

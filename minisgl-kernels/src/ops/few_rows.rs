@@ -66,7 +66,7 @@ pub fn norm_gemm(
         }
         Stream::Cuda(stream) => {
             check_few("norm_gemm", x, w.shape().dims()[1])?;
-            cuda::ops::norm_gemm(stream, x, norm, eps, w, out)
+            cuda::ops::norm_gemm(stream, x, norm, eps, w, false, out)
         }
     }
 }
@@ -95,7 +95,7 @@ pub fn norm_gemm_silu(
         }
         Stream::Cuda(stream) => {
             check_few("norm_gemm_silu", x, w.shape().dims()[1])?;
-            cuda::ops::norm_gemm_silu(stream, x, norm, eps, w, out)
+            cuda::ops::norm_gemm(stream, x, norm, eps, w, true, out)
         }
     }
 }

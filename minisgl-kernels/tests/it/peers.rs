@@ -3,9 +3,38 @@
 use std::sync::Arc;
 
 use minisgl_kernels::cuda::{AbortFlag, PeerAlgorithm, PeerGroup, PeerMemory};
-use minisgl_kernels::{DType, Error, Tensor};
+use minisgl_kernels::{DType, Device, Error, Shape, Stream, Tensor};
 
 use crate::support::{Array, FLOATS, Rng, gpu_or_skip, gpu_turn, host};
+
+/// Ranks that share a GPU.
+struct Ranks {
+    abort: Arc<AbortFlag>,
+    groups: Vec<PeerGroup>,
+    streams: Vec<Stream>,
+}
+
+impl Ranks {
+    fn new(device: &Device, world_size: usize, staging_bytes: usize) -> Self {
+        let member = |_| Arc::new(PeerMemory::new(device, staging_bytes).unwrap());
+        let members: Vec<_> = (0..world_size).map(member).collect();
+        let abort = Arc::new(AbortFlag::new(device).unwrap());
+        let connect = |rank| PeerGroup::connect(rank, members.clone(), abort.clone()).unwrap();
+        let groups = (0..world_size).map(connect).collect();
+        let streams = (0..world_size).map(|_| device.new_stream().unwrap()).collect();
+        Self { abort, groups, streams }
+    }
+}
+
+/// What the reference makes of the inputs of all ranks.
+fn sum(dtype: DType, shape: impl Into<Shape> + Copy, inputs: &[Vec<f32>]) -> Array {
+    let part = |x: &Vec<f32>| Array::new(&host(), dtype, shape, 0, x);
+    let parts: Vec<_> = inputs.iter().map(part).collect();
+    let views: Vec<_> = parts.iter().map(Array::view).collect();
+    let mut sum = Array::poisoned(&host(), dtype, shape, 0);
+    minisgl_kernels::reference::reduce_sum(&views, sum.view_mut()).unwrap();
+    sum
+}
 
 #[test]
 fn the_cpu_has_no_peer_memory() {
@@ -18,13 +47,7 @@ fn sums_are_those_of_the_ranks_in_order() {
     let Some(device) = gpu_or_skip("sums over peers") else { return };
     let _turn = gpu_turn();
     for world_size in [1usize, 2, 4] {
-        let members: Vec<_> =
-            (0..world_size).map(|_| Arc::new(PeerMemory::new(device, 1 << 20).unwrap())).collect();
-        let abort = Arc::new(AbortFlag::new(device).unwrap());
-        let groups: Vec<_> = (0..world_size)
-            .map(|rank| PeerGroup::connect(rank, members.clone(), abort.clone()).unwrap())
-            .collect();
-        let streams: Vec<_> = groups.iter().map(|_| device.new_stream().unwrap()).collect();
+        let Ranks { abort, groups, streams } = Ranks::new(device, world_size, 1 << 20);
         for dtype in FLOATS {
             for n in [1usize, 7, 1024, 33_333] {
                 for algorithm in [PeerAlgorithm::OneShot, PeerAlgorithm::TwoShot] {
@@ -36,12 +59,7 @@ fn sums_are_those_of_the_ranks_in_order() {
                         group.all_reduce(stream, data.view_mut(), algorithm).unwrap();
                     }
                     streams.iter().for_each(|stream| stream.synchronize().unwrap());
-                    let host = host();
-                    let parts: Vec<_> =
-                        inputs.iter().map(|x| Array::new(&host, dtype, [n], 0, x)).collect();
-                    let views: Vec<_> = parts.iter().map(Array::view).collect();
-                    let mut want = Array::poisoned(&host, dtype, [n], 0);
-                    minisgl_kernels::reference::reduce_sum(&views, want.view_mut()).unwrap();
+                    let want = sum(dtype, [n], &inputs);
                     for data in &data {
                         let what = format!("{n} over {world_size}, {algorithm:?}, {dtype}");
                         assert!(data.bits() == want.bits(), "{what}");
@@ -72,13 +90,7 @@ fn a_sum_with_a_norm_is_the_sum_and_the_norm() {
     let Some(device) = gpu_or_skip("sums with a norm over peers") else { return };
     let _turn = gpu_turn();
     for world_size in [1usize, 2, 4] {
-        let members: Vec<_> =
-            (0..world_size).map(|_| Arc::new(PeerMemory::new(device, 2 << 20).unwrap())).collect();
-        let abort = Arc::new(AbortFlag::new(device).unwrap());
-        let groups: Vec<_> = (0..world_size)
-            .map(|rank| PeerGroup::connect(rank, members.clone(), abort.clone()).unwrap())
-            .collect();
-        let streams: Vec<_> = groups.iter().map(|_| device.new_stream().unwrap()).collect();
+        let Ranks { abort, groups, streams } = Ranks::new(device, world_size, 2 << 20);
         for dtype in FLOATS {
             // Fewer rows than blocks and more, in turn, so that blocks skip launches.
             for (t, h) in [(1, 64), (70, 1024), (3, 5120), (0, 8), (1, 20_000), (65, 8)] {
@@ -97,11 +109,7 @@ fn a_sum_with_a_norm_is_the_sum_and_the_norm() {
                 streams.iter().for_each(|stream| stream.synchronize().unwrap());
 
                 let host = host();
-                let parts: Vec<_> =
-                    inputs.iter().map(|x| Array::new(&host, dtype, [t, h], 0, x)).collect();
-                let views: Vec<_> = parts.iter().map(Array::view).collect();
-                let mut sum = Array::poisoned(&host, dtype, [t, h], 0);
-                minisgl_kernels::reference::reduce_sum(&views, sum.view_mut()).unwrap();
+                let mut sum = sum(dtype, [t, h], &inputs);
                 let mut want = Array::new(&host, dtype, [t, h], 0, &residual);
                 let weight = Array::new(&host, dtype, [h], 0, &weight);
                 minisgl_kernels::reference::add_rms_norm(

@@ -18,6 +18,15 @@ use crate::{ModelConfig, ModelError};
 /// Decodes of up to so many sequences leave most of a GPU idle, unless each is cut into parts.
 const FEW: usize = 16;
 
+/// Why `fa` is refused for decodes.
+pub(crate) const FA_IS_FOR_PREFILL: &str = "fa has prefill kernels only: use fa,fi";
+
+/// That a backend was named on the CPU.
+pub(crate) fn needs_a_gpu(choice: &dyn fmt::Display) -> ModelError {
+    let problem = format!("{choice} needs a GPU; the CPU has only auto");
+    ModelError::Option { option: "--attn", problem }
+}
+
 /// Which kernels each phase uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PhaseBackends {
@@ -46,14 +55,9 @@ enum Phase {
 
 impl fmt::Display for PhaseBackends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |backend| match backend {
-            AttentionBackend::Native => "native",
-            AttentionBackend::Fi => "fi",
-            AttentionBackend::Fa => "fa",
-        };
-        write!(f, "{} for prefill, {} for decode", name(self.prefill), name(self.decode))?;
+        write!(f, "{} for prefill, {} for decode", self.prefill, self.decode)?;
         if self.few != self.decode {
-            write!(f, ", {} for a few sequences", name(self.few))?;
+            write!(f, ", {} for a few sequences", self.few)?;
         }
         Ok(())
     }
@@ -79,13 +83,12 @@ impl PhaseBackends {
         limits: &StepLimits,
     ) -> Result<Self, ModelError> {
         if matches!(device, Device::Cpu(_)) && choice != AttentionChoice::AUTO {
-            let problem = format!("{choice} needs a GPU; the CPU has only auto");
-            return Err(ModelError::Option { option: "--attn", problem });
+            return Err(needs_a_gpu(&choice));
         }
         let has_window = config.windows.iter().any(Option::is_some);
         let try_one = |backend: AttentionBackend, is_decode: bool| -> Result<u64, String> {
             if backend == AttentionBackend::Fa && is_decode {
-                return Err("fa has prefill kernels only: use fa,fi".to_owned());
+                return Err(FA_IS_FOR_PREFILL.to_owned());
             }
             if backend == AttentionBackend::Fa && has_window {
                 return Err("fa has no sliding windows, which the model needs".to_owned());

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use minisgl_cache::KvLayout;
+use minisgl_comm::peers::share_a_gpu;
 use minisgl_kernels::Device;
 use minisgl_kernels::cuda::CudaLibraries;
 
@@ -14,7 +15,6 @@ use crate::memory::{self, MemoryPlan};
 use crate::quantization;
 use crate::shard::Shard;
 use crate::{DeviceChoice, EngineOptions, LaunchObserver, ModelConfig, ModelError};
-use minisgl_comm::peers::share_a_gpu;
 
 /// One rank's own share of the decisions.
 pub(super) struct RankSetup {

@@ -219,7 +219,7 @@ fn load(
         source,
         graph_sizes,
         gemm_cache,
-        ..
+        step_clock,
     } = decisions;
     let stream = device.new_stream()?;
     // Nobody is to load what nobody will use.
@@ -251,7 +251,7 @@ fn load(
     let engine = Engine::new(stream, comm, decoder, pool, *limits, attention)?;
     let engine = holdings.engine.insert(engine);
     // All ranks take the same time: they wait for each other.
-    if let Some(clock) = decisions.step_clock.as_ref().filter(|_| shard.rank == 0) {
+    if let Some(clock) = step_clock.as_ref().filter(|_| shard.rank == 0) {
         engine.time_steps(clock.clone());
     }
     if let Some(file) = gemm_cache {

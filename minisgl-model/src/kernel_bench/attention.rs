@@ -10,14 +10,6 @@ use super::{Bench, Work, fill};
 /// Pages lie apart in the pool, as those of a server that has run for a while.
 const PAGE_STRIDE: usize = 7919;
 
-fn name(backend: AttentionBackend) -> &'static str {
-    match backend {
-        AttentionBackend::Native => "native",
-        AttentionBackend::Fi => "fi",
-        AttentionBackend::Fa => "fa",
-    }
-}
-
 /// Sequences in the pools of some layers.
 struct Sequences {
     /// Keys and values of each layer.
@@ -145,7 +137,7 @@ impl Bench<'_> {
         };
         for &backend in backends {
             let timed = self.decode_groups(&sequences, backend);
-            self.unless_lacking(|| name(backend).to_owned(), timed)?;
+            self.unless_lacking(|| backend.to_string(), timed)?;
         }
         Ok(())
     }
@@ -162,7 +154,7 @@ impl Bench<'_> {
             let seconds = sequences.time(self, backend, num_q_heads, Some(CALLS))?;
             let heads = [num_q_heads, sizes.num_kv_heads, sizes.head_dim];
             let work = Work::decode(sizes.decode_batch, sizes.decode_context, heads);
-            let what = format!("{}, {group} query heads per KV head", name(backend));
+            let what = format!("{backend}, {group} query heads per KV head");
             self.timed(what, seconds, work, String::new());
         }
         Ok(())
@@ -184,9 +176,9 @@ impl Bench<'_> {
             let work = Work::decode(1, sizes.single_context, heads);
             let timed = sequences.time(self, backend, sizes.single_q_heads, Some(calls));
             let timed = timed.map(|seconds| {
-                self.timed(name(backend).to_owned(), seconds, work, String::new());
+                self.timed(backend.to_string(), seconds, work, String::new());
             });
-            self.unless_lacking(|| name(backend).to_owned(), timed)?;
+            self.unless_lacking(|| backend.to_string(), timed)?;
         }
         Ok(())
     }
@@ -207,9 +199,9 @@ impl Bench<'_> {
             let work = Work::prefill(tokens, heads);
             let timed = sequences.time(self, backend, sizes.prefill_q_heads, None);
             let timed = timed.map(|seconds| {
-                self.timed(name(backend).to_owned(), seconds, work, String::new());
+                self.timed(backend.to_string(), seconds, work, String::new());
             });
-            self.unless_lacking(|| name(backend).to_owned(), timed)?;
+            self.unless_lacking(|| backend.to_string(), timed)?;
         }
         Ok(())
     }

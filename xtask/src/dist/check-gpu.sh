@@ -140,8 +140,8 @@ elif [ "${nccl:-0}" -ge 30 ]; then
 else
     row "nodes with a GPU each, through NCCL" "not run: two GPUs, or NCCL 2.30" 0
 fi
-check faults "ranks that break, while a GPU waits for them" \
-    env MINISGL_TEST_CUDA=1 checks/minisgl-model-faults --test-threads=1 group::
+check faults "ranks that break, on GPUs of their own and shared" \
+    env MINISGL_TEST_CUDA="$gpus" checks/minisgl-model-faults --test-threads=1 group::
 if [ "$sanitize" = yes ]; then
     if command -v compute-sanitizer >/dev/null; then
         for tool in memcheck racecheck; do

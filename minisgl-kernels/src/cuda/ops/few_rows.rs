@@ -3,13 +3,14 @@
 //! Never knows: which layer they belong to.
 
 use crate::cuda::call::Call;
+use crate::cuda::gemm::MAX_GEMV_ROWS;
 use crate::cuda::stream::CudaStream;
 use crate::{Error, View, ViewMut};
 
 /// How many rows of `k` bfloat16 the kernels take: they keep them and the norm's weight in shared
 /// memory.
 pub(crate) fn few_rows(k: usize) -> usize {
-    const MAX_ROWS: usize = 4;
+    const MAX_ROWS: usize = MAX_GEMV_ROWS as usize;
     const SHARED_BYTES: usize = 47 << 10;
     const ELEMENTS_OF_ACCESS: usize = 8;
     if !k.is_multiple_of(ELEMENTS_OF_ACCESS) {
@@ -35,40 +36,24 @@ pub(crate) fn gemm_add(
     call.done(unsafe { gemv_add(x, w, target, call.stream()) })
 }
 
+/// With `silu`, `w` has the gates first, then what they are multiplied with.
 pub(crate) fn norm_gemm(
     stream: &CudaStream,
     x: View<'_>,
     norm: View<'_>,
     eps: f32,
     w: View<'_>,
+    silu: bool,
     mut out: ViewMut<'_>,
 ) -> Result<(), Error> {
-    let call = Call::new("norm_gemm", stream)?;
+    let call = Call::new(if silu { "norm_gemm_silu" } else { "norm_gemm" }, stream)?;
     let (x, w, norm) = (call.rows("x", x)?, call.rows("w", w)?, call.address("norm", norm)?);
     let target = call.rows_mut("out", &mut out)?;
     if out.num_elements() == 0 {
         return Ok(());
     }
-    let norm_gemv = call.functions().msgl_norm_gemv;
+    let functions = call.functions();
+    let norm_gemv = if silu { functions.msgl_norm_gemv_silu } else { functions.msgl_norm_gemv };
     // SAFETY: the op has checked the shapes.
     call.done(unsafe { norm_gemv(x, norm, eps, w, target, call.stream()) })
-}
-
-pub(crate) fn norm_gemm_silu(
-    stream: &CudaStream,
-    x: View<'_>,
-    norm: View<'_>,
-    eps: f32,
-    w: View<'_>,
-    mut out: ViewMut<'_>,
-) -> Result<(), Error> {
-    let call = Call::new("norm_gemm_silu", stream)?;
-    let (x, w, norm) = (call.rows("x", x)?, call.rows("w", w)?, call.address("norm", norm)?);
-    let target = call.rows_mut("out", &mut out)?;
-    if out.num_elements() == 0 {
-        return Ok(());
-    }
-    let norm_gemv_silu = call.functions().msgl_norm_gemv_silu;
-    // SAFETY: the op has checked the shapes.
-    call.done(unsafe { norm_gemv_silu(x, norm, eps, w, target, call.stream()) })
 }

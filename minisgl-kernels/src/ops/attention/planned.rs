@@ -23,6 +23,17 @@ pub enum AttentionBackend {
     Fa,
 }
 
+/// As options name it: `native`, `fi`, `fa`.
+impl fmt::Display for AttentionBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Fi => "fi",
+            Self::Fa => "fa",
+        })
+    }
+}
+
 /// What an [`Attention`] is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionConfig {
